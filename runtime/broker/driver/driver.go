@@ -1,0 +1,191 @@
+// Package driver is what a broker must offer. A driver translates and decides nothing: it has no retry loop, sleep, attempt count, dead
+// letter or log line of its own. Errors go up raw; package broker classifies and acts on them, the same for every broker.
+//
+// The contract is stated by the conformance suite in package brokertest, which every driver runs against the real server.
+package driver
+
+import (
+	"context"
+	"crypto/tls"
+	"time"
+
+	"github.com/waybill-dev/waybill/runtime/message"
+)
+
+// Open dials, authenticates and probes within ctx. A rotated secret means a new Open, then Close of the old.
+type Open func(ctx context.Context, cfg Config) (Conn, error)
+
+// Config says where a broker is and who we are there. It holds resolved secret bytes and is never logged.
+type Config struct {
+	// ClientName is shown to the broker's operator beside the session.
+	ClientName string
+	Addresses  []string
+	TLS        *tls.Config // nil: no TLS unless the address asks for it
+
+	Username, Password string
+	Token              string
+	Credentials        []byte // NATS: contents of a credentials file
+
+	JetStreamDomain string // NATS
+}
+
+// A Conn is one authenticated session, safe for concurrent use; package broker holds one to publish and one to consume. A client may heal
+// its own session only if each earlier Delivery then still settles or fails with ErrStale; where it cannot promise that, Done closes.
+type Conn interface {
+	Features() Features // probed facts; constant for this Conn
+	Publisher(ctx context.Context, s PublisherSpec) (Publisher, error)
+	Source(ctx context.Context, s SourceSpec) (Source, error)
+	// Settler is nil unless any connection can settle a Handle (NATS, SQS).
+	Settler() Settler
+	// Inbox opens an inbox whose address lies under namespace's reply prefix. ErrUnsupported: SQS.
+	Inbox(ctx context.Context, namespace string) (Inbox, error)
+	// Reply sends m to an inbox's address. ErrInvalid when the address does not lie under namespace's reply prefix (it is forged),
+	// ErrGone when the broker knows that nobody listens there any more.
+	Reply(ctx context.Context, namespace, address string, m message.Message) error
+	Admin() Admin
+	Class(err error) Class
+	Done() <-chan struct{} // closed when the session is beyond repair; every call fails from then on
+	Close(ctx context.Context) error
+}
+
+// Features are facts about the server as probed by Open.
+type Features struct {
+	Server  string // product, as the server says: "nats"
+	Version string
+	// MaxMessageBytes is the broker's limit on one message, headers included.
+	MaxMessageBytes int
+	// DedupWindow is for how long the broker drops a second message with the same source and id; 0: it does not.
+	DedupWindow time.Duration
+	// AtomicBatch: a batch becomes visible whole or not at all.
+	AtomicBatch bool
+	// NativeDelay: Release with After > 0 is kept by the broker.
+	NativeDelay bool
+	// Counts: Inspect knows how many messages and how much backlog there is.
+	Counts bool
+}
+
+// PublisherSpec names the object to write to.
+type PublisherSpec struct{ Object Ref }
+
+// Publisher writes to one object. Safe for concurrent use.
+type Publisher interface {
+	// Publish returns when each message is confirmed durable or has failed: nil, or one error a message (nil entries are stored).
+	// Prefix rule, per key: if ms[i] failed, nothing after it with the same key was stored by this call. ErrUnknown: the fate is not known
+	// (a retry may duplicate). ErrFull: the object refuses more until something is taken from it.
+	Publish(ctx context.Context, ms []message.Message) []error
+	Close(ctx context.Context) error
+}
+
+// A Claim is a grant to read one partition (or a whole queue, Name ""). The same partition granted again has a higher Epoch.
+type Claim struct {
+	Name  string
+	Epoch uint64
+}
+
+// A Delivery is one received message, valid until settled. Data aliases client memory.
+type Delivery struct {
+	Message  message.Message
+	Claim    Claim
+	Position int64     // offset or sequence, ascending within Claim; 0 where Settling is PerMessage
+	Identity string    // stable over redeliveries, unique in the source: "orders/3/4711"; "" where the broker has none
+	Count    int       // the broker's own delivery count, ≥ 1, 0 unknown. A hint: releases and restarts raise it, a reset lowers it
+	Deadline time.Time // then the broker delivers it again; zero: not while the session lives
+	Handle   []byte    // settles it through Settler from anywhere; nil where only this source can
+	Ref      any       // the driver's own: delivery tag and channel generation, record, receipt
+}
+
+// Ordering is what order of handling a source must make possible.
+type Ordering string
+
+const (
+	None   Ordering = "None"
+	Key    Ordering = "Key"
+	Strict Ordering = "Strict"
+)
+
+// Start is where a new position begins. It is used by Ensure and Seek only: a driver never falls back to a broker's reset policy.
+type Start struct {
+	Position string    // Earliest, Latest or Time
+	Time     time.Time // with Time
+}
+
+const (
+	Earliest = "Earliest"
+	Latest   = "Latest"
+	AtTime   = "Time"
+)
+
+// Window bounds what a source holds unsettled, prefetch included: the only flow control there is.
+type Window struct{ Messages, Bytes int }
+
+// SourceSpec says what to read and how.
+type SourceSpec struct {
+	Object   Ref    // a Topic or a Queue
+	Group    string // of a Topic; "" for a Queue
+	Ordering Ordering
+	Window   Window
+	AckWait  time.Duration
+	// Revoke is called before claims are given up and blocks that: on return nothing of them is in flight and what can be settled has been.
+	// ctx ends when the broker waits no longer. Lost says that they are gone already: settle nothing. Both may be nil.
+	Revoke func(ctx context.Context, c []Claim)
+	Lost   func(c []Claim)
+}
+
+// Settling is how a source takes settlements.
+type Settling int
+
+const (
+	PerMessage Settling = iota
+	// Positional: Done(d) means d and everything before it in its claim.
+	Positional
+)
+
+// Source is one consumer of one group.
+type Source interface {
+	Settling() Settling
+	// Receive waits for the first delivery, then returns those at hand, up to len(into); 0, nil when ctx ends. One caller at a time.
+	// Deliveries of one claim come in order; one of a lost claim never comes. ErrDrained after Drain when everything fetched was given
+	// out; ErrPositionLost when the position is gone from the broker.
+	Receive(ctx context.Context, into []Delivery) (int, error)
+	// Settle is safe beside Receive and returns when the broker has taken each: nil, or one error an entry. ErrStale: lease or claim is
+	// gone, it will come again. Never all or nothing.
+	Settle(ctx context.Context, s []Settlement) []error
+	// Extend asks for another AckWait from now and moves each Deadline; it does nothing where Deadline is zero.
+	Extend(ctx context.Context, d []*Delivery) []error
+	// Drain fetches no more; Receive gives what was fetched, then ErrDrained; claims are kept so that late settles count.
+	Drain()
+	// Close hands unsettled deliveries back, in order.
+	Close(ctx context.Context) error
+}
+
+// Verb is what a settlement says.
+type Verb int
+
+const (
+	Done Verb = iota
+	// Release hands a delivery back to be delivered again, here or elsewhere. Only where Settling is PerMessage.
+	Release
+)
+
+// Settlement settles one delivery. After > 0 only with Release and where Features has NativeDelay.
+type Settlement struct {
+	D     *Delivery
+	Verb  Verb
+	After time.Duration
+}
+
+// Settler settles from any connection, for leases that outlive a request. It does not fence: the caller refuses expired leases first.
+type Settler interface {
+	// Restore makes a delivery from a Handle; it does no I/O. ErrInvalid when the handle is none of object's.
+	Restore(object Ref, handle []byte) (Delivery, error)
+	Settle(ctx context.Context, s []Settlement) []error
+	Extend(ctx context.Context, d []*Delivery) []error
+}
+
+// Inbox receives replies of this process only, from before Inbox returned; nothing is stored for it and nothing survives it.
+type Inbox interface {
+	Address() string
+	// Receive waits for the first reply, then returns those at hand; 0, nil when ctx ends.
+	Receive(ctx context.Context, into []message.Message) (int, error)
+	Close(ctx context.Context) error
+}

@@ -1,0 +1,34 @@
+package flow
+
+import "time"
+
+// Blame says whose fault a failure is, and so what is counted and what follows (see docs/guarantees.md).
+type Blame int
+
+const (
+	// Destination: whoever was to take the message answered badly. Retried and counted; a run of them opens the breaker.
+	Destination Blame = iota
+	// Message: this message will never be taken. Dead-lettered at once, or blocked.
+	Message
+	// Unreachable: nobody answered (refused, DNS, TLS, reset before an answer). Retried, never counted; a run opens the breaker.
+	Unreachable
+	// Busy: the destination asked for a pause (429, 503 with Retry-After). Retried after it, never counted.
+	Busy
+	// Address: the destination does not serve this path, method or credential (401, 403, 404, 405, 421). Counted only once another message
+	// has got through to the same destination since the first of them.
+	Address
+	// Broker: a broker is away. Retried, never counted, and the breaker does not look at it: package broker paces the retries.
+	Broker
+)
+
+// A Fault is a classified failure. An error that is none is treated as Destination.
+type Fault struct {
+	Blame Blame
+	// After is how long the destination asked us to wait; 0: it did not say.
+	After time.Duration
+	// Err describes the failure without payloads or secrets, at most 1 KiB of it is kept.
+	Err error
+}
+
+func (f *Fault) Error() string { return f.Err.Error() }
+func (f *Fault) Unwrap() error { return f.Err }
