@@ -25,9 +25,9 @@ type Schedule struct {
 	JitterPercent int      `json:"jitterPercent,omitempty"`
 }
 
-// PollHTTP is an HTTP source.
+// PollHTTP is an HTTP source. A Service is turned into a URL by the host, as for every HTTPTarget.
 type PollHTTP struct {
-	URL              string      `json:"url"`
+	HTTPTarget
 	Headers          []Header    `json:"headers,omitempty"`
 	Auth             *Auth       `json:"auth,omitempty"`
 	Timeout          Duration    `json:"timeout"`
