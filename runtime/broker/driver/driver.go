@@ -129,6 +129,29 @@ type SourceSpec struct {
 	// ctx ends when the broker waits no longer. Lost says that they are gone already: settle nothing. Both may be nil.
 	Revoke func(ctx context.Context, c []Claim)
 	Lost   func(c []Claim)
+
+	// Lease is for the deliveries of a Queue that outlive a request and are settled by their Handle through Settler. Nothing is fetched but
+	// while a Receive waits, and then no more than len(into), whatever Window says; what arrives after its ctx ended goes back. Several
+	// Receives may wait at once, and Close leaves alone what was given out. Only where Settler is not nil.
+	Lease bool
+	// Live reads a Topic without a group (Group ""): no position is kept, nothing need be settled, and each reader gets everything.
+	// Where Settling is Positional each Delivery has its Claim and Position.
+	Live *Live
+}
+
+// Live is where a reader without a group begins.
+type Live struct {
+	// Start is used when After is empty: Latest means what is stored after Source returned.
+	Start Start
+	// After resumes behind the positions that were seen last, one a claim. Receive answers ErrPositionLost when the message after one of
+	// them is gone from the broker (retention); the reader then starts again at Earliest.
+	After []Mark
+}
+
+// Mark is a position in a claim.
+type Mark struct {
+	Claim    string
+	Position int64
 }
 
 // Settling is how a source takes settlements.
@@ -180,6 +203,12 @@ type Settler interface {
 	Restore(object Ref, handle []byte) (Delivery, error)
 	Settle(ctx context.Context, s []Settlement) []error
 	Extend(ctx context.Context, d []*Delivery) []error
+}
+
+// Loader is a Settler that can also read again the message of a delivery that Restore made: a lease that is rejected on another replica
+// than the one that handed it out is dead-lettered from there. ErrMissing when the message was settled meanwhile.
+type Loader interface {
+	Load(ctx context.Context, d *Delivery) (message.Message, error)
 }
 
 // Inbox receives replies of this process only, from before Inbox returned; nothing is stored for it and nothing survives it.
