@@ -36,10 +36,20 @@ func (d *dir) Value(namespace, name, key string) ([]byte, error) {
 	}
 	// An error of os names the path, which says more about the Pod than about the Secret.
 	var pathErr *fs.PathError
-	if errors.As(err, &pathErr) {
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		if err = ErrNoKey; !d.mounted(name) {
+			err = ErrNoSecret
+		}
+	case errors.As(err, &pathErr):
 		err = pathErr.Err
 	}
 	return nil, fmt.Errorf("secret %s/%s: key %q: %w", namespace, name, key, err)
+}
+
+func (d *dir) mounted(name string) bool {
+	info, err := os.Stat(filepath.Join(d.root, name))
+	return err == nil && info.IsDir()
 }
 
 func (d *dir) value(name, key string) ([]byte, error) {

@@ -3,7 +3,6 @@ package secret
 import (
 	"bytes"
 	"fmt"
-	"io/fs"
 	"sync"
 )
 
@@ -35,11 +34,11 @@ func (m *Memory) Value(namespace, name, key string) ([]byte, error) {
 	defer m.mu.RUnlock()
 	s, ok := m.secrets[object{namespace, name}]
 	if !ok {
-		return nil, fmt.Errorf("secret %s/%s: %w; add a Secret of that name to the files", namespace, name, fs.ErrNotExist)
+		return nil, fmt.Errorf("secret %s/%s: key %q: %w", namespace, name, key, ErrNoSecret)
 	}
 	v, ok := s[key]
 	if !ok {
-		return nil, fmt.Errorf("secret %s/%s: key %q: %w; add the key to the Secret", namespace, name, key, fs.ErrNotExist)
+		return nil, fmt.Errorf("secret %s/%s: key %q: %w", namespace, name, key, ErrNoKey)
 	}
 	return v, nil
 }

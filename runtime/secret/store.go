@@ -5,13 +5,20 @@ package secret
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
+)
+
+// What can be missing. Both are wrapped with the names of Secret and key.
+var (
+	ErrNoSecret = errors.New("there is no such Secret")
+	ErrNoKey    = errors.New("the Secret has no such key")
 )
 
 // Store gives the value of one key of a Secret.
 type Store interface {
 	// Value returns the bytes as they are in the Secret; the caller must not change them. The error names Secret and key, and wraps
-	// fs.ErrNotExist when there is none. Safe for concurrent use, and cheap enough to be called for each request.
+	// ErrNoSecret or ErrNoKey when there is none. Safe for concurrent use, and cheap enough to be called for each request.
 	Value(namespace, name, key string) ([]byte, error)
 }
 

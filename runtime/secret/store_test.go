@@ -19,13 +19,16 @@ func TestMemoryNamesWhatIsMissing(t *testing.T) {
 	if v, err := m.Value("shop", "api", "token"); err != nil || string(v) != "s3cret" {
 		t.Fatalf("Value = %q, %v", v, err)
 	}
-	for _, c := range []struct{ namespace, name, key, want string }{
-		{"shop", "other", "token", "secret shop/other"},
-		{"elsewhere", "api", "token", "secret elsewhere/api"},
-		{"shop", "api", "password", `secret shop/api: key "password"`},
+	for _, c := range []struct {
+		namespace, name, key, want string
+		is                         error
+	}{
+		{"shop", "other", "token", "secret shop/other", ErrNoSecret},
+		{"elsewhere", "api", "token", "secret elsewhere/api", ErrNoSecret},
+		{"shop", "api", "password", `secret shop/api: key "password"`, ErrNoKey},
 	} {
 		_, err := m.Value(c.namespace, c.name, c.key)
-		if !errors.Is(err, fs.ErrNotExist) || !strings.Contains(err.Error(), c.want) || strings.Contains(err.Error(), "s3cret") {
+		if !errors.Is(err, c.is) || !strings.Contains(err.Error(), c.want) || strings.Contains(err.Error(), "s3cret") {
 			t.Errorf("Value(%s, %s, %s): %v; want one that names %q", c.namespace, c.name, c.key, err, c.want)
 		}
 	}
@@ -87,8 +90,12 @@ func TestDirFollowsRotation(t *testing.T) {
 	if err := os.RemoveAll(filepath.Join(root, "api")); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := s.Value("shop", "api", "token"); !errors.Is(err, fs.ErrNotExist) {
+	if _, err := s.Value("shop", "api", "token"); !errors.Is(err, ErrNoSecret) {
 		t.Fatalf("after removal: %v", err)
+	}
+	mount(t, root, "api", "..4", map[string]string{"other": "x"})
+	if _, err := s.Value("shop", "api", "token"); !errors.Is(err, ErrNoKey) {
+		t.Fatalf("with another key: %v", err)
 	}
 	mount(t, root, "api", "..3", map[string]string{"token": "three"})
 	want("three")
