@@ -13,7 +13,7 @@ import (
 // +kubebuilder:printcolumn:name="Ready",type=string,JSONPath=`.status.conditions[?(@.type=="Ready")].status`
 // +kubebuilder:printcolumn:name="Reason",type=string,JSONPath=`.status.conditions[?(@.type=="Ready")].reason`
 // +kubebuilder:printcolumn:name="Age",type=date,JSONPath=`.metadata.creationTimestamp`
-// +kubebuilder:validation:XValidation:rule="self.metadata.name.size() <= 48 && self.metadata.name.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$')",message="metadata.name must be at most 48 characters, lower case letters, digits and '-', begin with a letter and not end with '-'",fieldPath=".metadata.name"
+// +kubebuilder:validation:XValidation:rule="self.metadata.name.size() <= 48 && self.metadata.name.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$')",message="metadata.name must be at most 48 characters, lower case letters, digits and '-', begin with a letter and not end with '-'",fieldPath=".metadata"
 
 // Broker is how to reach a message broker, and who may use it.
 type Broker struct {
@@ -72,7 +72,7 @@ type BrokerSpec struct {
 	// +optional
 	SQS *SQSBroker `json:"sqs,omitempty"`
 
-	// secretRef names the Secret with the credentials that workers use: the keys username and password; for NATS instead token or creds (a
+	// secretRef names the Secret with the credentials that workers use: the keys username and password; for NATS instead token or nats.creds (a
 	// credentials file); for SQS accessKeyID, secretAccessKey and perhaps sessionToken. Left out, none are used (SQS: the SDK's default chain).
 	// +optional
 	SecretRef *SecretReference `json:"secretRef,omitempty"`

@@ -12,7 +12,7 @@ import (
 // +kubebuilder:printcolumn:name="Ready",type=string,JSONPath=`.status.conditions[?(@.type=="Ready")].status`
 // +kubebuilder:printcolumn:name="Reason",type=string,JSONPath=`.status.conditions[?(@.type=="Ready")].reason`
 // +kubebuilder:printcolumn:name="Age",type=date,JSONPath=`.metadata.creationTimestamp`
-// +kubebuilder:validation:XValidation:rule="self.metadata.name.size() <= 48 && self.metadata.name.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$')",message="metadata.name must be at most 48 characters, lower case letters, digits and '-', begin with a letter and not end with '-'",fieldPath=".metadata.name"
+// +kubebuilder:validation:XValidation:rule="self.metadata.name.size() <= 48 && self.metadata.name.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$')",message="metadata.name must be at most 48 characters, lower case letters, digits and '-', begin with a letter and not end with '-'",fieldPath=".metadata"
 
 // Poller asks a source on a schedule and publishes what is new.
 type Poller struct {
@@ -146,14 +146,19 @@ type Schedule struct {
 	JitterPercent *int32 `json:"jitterPercent,omitempty"`
 }
 
-// HTTPSource is what to ask over HTTP, by GET. Answers may be 10 MiB after decompression.
+// HTTPSource is what to ask over HTTP, by GET: exactly one of url and serviceRef. Answers may be 10 MiB after decompression.
+// +kubebuilder:validation:XValidation:rule="[has(self.url), has(self.serviceRef)].exists_one(x, x)",message="exactly one of url and serviceRef must be set"
 type HTTPSource struct {
 	// url is the address.
-	// +required
+	// +optional
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=2048
 	// +kubebuilder:validation:XValidation:rule="self.matches('^https?://[^/ ]+')",message="must be an http or https address, such as https://api.example.com/v1/changes"
-	URL string `json:"url"`
+	URL string `json:"url,omitempty"`
+
+	// serviceRef names a Kubernetes Service in the same namespace.
+	// +optional
+	ServiceRef *ServiceReference `json:"serviceRef,omitempty"`
 
 	// headers are sent with each request; secrets belong into auth.
 	// +optional
@@ -244,11 +249,16 @@ type HTTPCursor struct {
 	// +kubebuilder:validation:MaxLength=4096
 	CEL string `json:"cel"`
 
-	// param is the query parameter that carries it; the first request goes without.
+	// param is the query parameter that carries it.
 	// +required
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=128
 	Param string `json:"param"`
+
+	// start is the value for the first request; default: it goes without the parameter.
+	// +optional
+	// +kubebuilder:validation:MaxLength=1024
+	Start string `json:"start,omitempty"`
 }
 
 // SQLSource is what to ask a database.

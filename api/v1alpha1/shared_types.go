@@ -50,7 +50,7 @@ const (
 	SecretKeyToken         = "token"
 	SecretKeyUsername      = "username"
 	SecretKeyPassword      = "password"
-	SecretKeyCredentials   = "creds"
+	SecretKeyCredentials   = "nats.creds"
 	SecretKeyAccessKeyID   = "accessKeyID"
 	SecretKeySecretAccess  = "secretAccessKey"
 	SecretKeySessionToken  = "sessionToken"
