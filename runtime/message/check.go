@@ -1,0 +1,157 @@
+package message
+
+import (
+	"fmt"
+	"strings"
+	"time"
+	"unicode/utf8"
+)
+
+// Bounds on what one event may carry beside its data. Brokers keep attributes in headers, and those have limits of their own.
+const (
+	MaxAttributes     = 64       // the attributes that CloudEvents defines count too
+	MaxAttributeBytes = 16 << 10 // names and values together
+)
+
+// An AttributeError says which attribute of an event is wrong. It never holds the attribute's value.
+type AttributeError struct {
+	Attribute string
+	Problem   string
+}
+
+func (e *AttributeError) Error() string { return e.Attribute + ": " + e.Problem }
+
+func attributeError(name, problem string) error {
+	return &AttributeError{Attribute: name, Problem: problem}
+}
+
+// Check reports what makes m no valid CloudEvent: a required attribute is missing, a value breaks its type, or there is too much of it.
+func (m *Message) Check() error {
+	for _, r := range [...]struct{ name, value string }{{"id", m.ID}, {"source", m.Source}, {"type", m.Type}} {
+		if r.value == "" {
+			return attributeError(r.name, "is required; it must not be missing or empty")
+		}
+	}
+	count, size := 0, 0
+	for _, a := range [...]struct{ name, value string }{
+		{"id", m.ID}, {"source", m.Source}, {"type", m.Type}, {"subject", m.Subject}, {"time", m.Time},
+		{"datacontenttype", m.DataContentType}, {"dataschema", m.DataSchema}, {PartitionKey, m.Key},
+	} {
+		if a.value == "" {
+			continue
+		}
+		count++
+		size += len(a.name) + len(a.value)
+		if err := checkValue(a.name, a.value); err != nil {
+			return err
+		}
+	}
+	for i := range m.Attributes {
+		a := &m.Attributes[i]
+		count++
+		size += len(a.Name) + len(a.Value)
+		if !ValidName(a.Name) || a.Name == "data" {
+			return attributeError(printable(a.Name), "is no attribute name; use lower-case letters and digits only, and not data")
+		}
+		if err := checkValue(a.Name, a.Value); err != nil {
+			return err
+		}
+		if count > MaxAttributes {
+			break
+		}
+	}
+	if count > MaxAttributes {
+		return attributeError("attributes", fmt.Sprintf("an event may have %d at the most", MaxAttributes))
+	}
+	if size > MaxAttributeBytes {
+		return attributeError("attributes", fmt.Sprintf("names and values may have %d bytes at the most; put more into the data", MaxAttributeBytes))
+	}
+	return nil
+}
+
+// checkValue holds a value against the CloudEvents type of its attribute.
+func checkValue(name, value string) error {
+	if !utf8.ValidString(value) {
+		return attributeError(name, "is not UTF-8")
+	}
+	for i := 0; i < len(value); i++ {
+		if c := value[i]; c < 0x20 || c == 0x7f || c == 0xc2 && value[i+1] < 0xa0 {
+			return attributeError(name, "contains a control character (a line break, for example)")
+		}
+	}
+	switch name {
+	case "time", ExpiryTime:
+		if !validTime(value) {
+			return attributeError(name, "is no RFC 3339 time such as 2006-01-02T15:04:05Z")
+		}
+	case "source", "dataschema":
+		if strings.ContainsAny(value, " \"<>\\^`{|}") {
+			return attributeError(name, "is no URI reference; percent-encode spaces and other special characters")
+		}
+	case "datacontenttype":
+		if t, _, _ := strings.Cut(value, ";"); !strings.Contains(strings.Trim(t, " /"), "/") {
+			return attributeError(name, "is no media type such as application/json")
+		}
+	}
+	return nil
+}
+
+func validTime(s string) bool {
+	if _, err := time.Parse(time.RFC3339, s); err == nil {
+		return true
+	}
+	_, err := time.Parse(time.RFC3339, strings.ToUpper(s)) // RFC 3339 allows "t" and "z"
+	return err == nil
+}
+
+// ValidName reports whether CloudEvents allows an attribute of this name: lower-case letters and digits.
+func ValidName(name string) bool {
+	for i := 0; i < len(name); i++ {
+		if c := name[i]; (c < 'a' || c > 'z') && (c < '0' || c > '9') {
+			return false
+		}
+	}
+	return name != ""
+}
+
+// printable makes a name from outside fit for an error: cut, and without control characters.
+func printable(name string) string {
+	if len(name) > 64 {
+		name = name[:64]
+	}
+	return strings.Map(func(r rune) rune {
+		if r < 0x20 || r == 0x7f || r == utf8.RuneError {
+			return '?'
+		}
+		return r
+	}, name)
+}
+
+// Internal reports whether an attribute serves Waybill alone and is not shown to those who receive the message: where a reply goes, and
+// the count of hops. The attributes of a dead letter are shown.
+func Internal(name string) bool { return name == ReplyTo || name == Correlation || name == Hops }
+
+// Set gives the attribute name, one that CloudEvents defines or an extension, its value. It appends to m.Attributes, which must be m's
+// own and must not hold name yet: for those who build a message, attribute by attribute.
+func (m *Message) Set(name, value string) {
+	switch name {
+	case "id":
+		m.ID = value
+	case "source":
+		m.Source = value
+	case "type":
+		m.Type = value
+	case "subject":
+		m.Subject = value
+	case "time":
+		m.Time = value
+	case "datacontenttype":
+		m.DataContentType = value
+	case "dataschema":
+		m.DataSchema = value
+	case PartitionKey:
+		m.Key = value
+	default:
+		m.Attributes = append(m.Attributes, Attribute{name, value})
+	}
+}
