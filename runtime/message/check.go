@@ -129,7 +129,13 @@ func printable(name string) string {
 
 // Internal reports whether an attribute serves Waybill alone and is not shown to those who receive the message: where a reply goes, and
 // the count of hops. The attributes of a dead letter are shown.
-func Internal(name string) bool { return name == ReplyTo || name == Correlation || name == Hops }
+func Internal(name string) bool {
+	switch name {
+	case ReplyTo, Correlation, Hops, AnswerKind, AnswerCode:
+		return true
+	}
+	return false
+}
 
 // Set gives the attribute name, one that CloudEvents defines or an extension, its value. It appends to m.Attributes, which must be m's
 // own and must not hold name yet: for those who build a message, attribute by attribute.

@@ -50,6 +50,8 @@ const (
 
 	ReplyTo     = "wbreplyto"     // address of the requester's inbox
 	Correlation = "wbcorrelation" // which request of that inbox
+	AnswerKind  = "wbanswer"      // of an answer: Reply, Processed or Failed
+	AnswerCode  = "wbstatus"      // of an answer: the HTTP status that the requester is given
 	Hops        = "wbhops"        // how many flows carried this message on to a topic or mailbox
 
 	Reason     = "wbreason" // the six of a dead letter
