@@ -1,0 +1,24 @@
+// Package expr evaluates CEL expressions on messages without ever building a map of one.
+//
+// CEL itself is not slow; decoding JSON into map[string]any for it is. So a View parses a message's data once, into a flat index of where
+// each value stands, and only when an expression asks for data. Values are decoded one by one as an operation needs them, and what an
+// expression hands on unchanged is copied from the text: objects, lists, strings and numbers come out byte for byte as they went in.
+//
+// The common expressions (comparisons, selections, object literals, map and sum over lists) are compiled to closures that work on the index
+// itself; what these do not know, and every evaluation that meets something unusual, is done by cel-go, whose word is final.
+//
+// # Variables
+//
+// Of a message: id, source, type, subject, time, datacontenttype, dataschema and key, each a string and "" where the message has none;
+// attributes, the map of its extension attributes; data. The time is the string that was received, timestamp(time) makes a point in time
+// of it. Data is JSON when the content type says so (or is absent), a string for text, bytes for everything else; to touch data that is
+// said to be JSON and is none is an error of the message.
+//
+// Of an item of a poll: item, and body, status and headers of its page. Of a page: body, status, headers (names in lower case).
+//
+// # Numbers
+//
+// A JSON number without fraction and exponent is an int where it fits 64 bits with a sign, a uint where it fits without, else a double, as
+// is every other number. So data.id == 9007199254740993 is exact. Numbers compare across types, and where the types are known only at
+// run time they also add, subtract, multiply and divide across types: as doubles if one of them is one. Dividing two ints gives an int.
+package expr

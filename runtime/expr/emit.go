@@ -1,0 +1,141 @@
+package expr
+
+import (
+	"errors"
+	"math"
+	"slices"
+	"strconv"
+	"time"
+
+	"cel.dev/cel-go/common/types"
+	"cel.dev/cel-go/common/types/ref"
+	"cel.dev/cel-go/common/types/traits"
+)
+
+var (
+	errDeep   = errors.New("the result is nested too deep for JSON")
+	errNumber = errors.New("the result holds a number that JSON cannot write (infinite, or not a number)")
+	errForm   = errors.New("the result holds a value that JSON cannot write")
+	errKey    = errors.New("the result holds an object with a member's name that is no string")
+)
+
+// appendValue appends v as JSON. Values of the message are copied as they stand; the members of an object that the expression made are
+// sorted by name.
+func (v *View) appendValue(dst []byte, val ref.Val, depth int) ([]byte, error) {
+	if depth > maxDepth {
+		return dst, errDeep
+	}
+	switch x := val.(type) {
+	case *object:
+		return append(dst, (*node)(x).raw()...), nil
+	case *list:
+		return append(dst, (*node)(x).raw()...), nil
+	case types.String:
+		return appendString(dst, string(x)), nil
+	case types.Int:
+		return strconv.AppendInt(dst, int64(x), 10), nil
+	case types.Double:
+		return v.appendDouble(dst, float64(x))
+	case types.Bool:
+		return strconv.AppendBool(dst, bool(x)), nil
+	case types.Null:
+		return append(dst, "null"...), nil
+	case types.Uint:
+		return strconv.AppendUint(dst, uint64(x), 10), nil
+	case types.Bytes:
+		return appendBase64(dst, x), nil
+	case types.Timestamp:
+		return appendString(dst, x.Time.UTC().Format(time.RFC3339Nano)), nil
+	case types.Duration:
+		return appendString(dst, strconv.FormatFloat(x.Seconds(), 'f', -1, 64)+"s"), nil
+	case *types.Optional:
+		if !x.HasValue() {
+			return append(dst, "null"...), nil
+		}
+		return v.appendValue(dst, x.GetValue(), depth+1)
+	case *types.Err:
+		return dst, x
+	case traits.Mapper:
+		return v.appendMap(dst, x, depth)
+	case traits.Lister:
+		return v.appendList(dst, x, depth)
+	}
+	return dst, errForm
+}
+
+func (v *View) appendDouble(dst []byte, f float64) ([]byte, error) {
+	// A double that the message spells in its own way, like 1.10, is written as the message does.
+	if raw := v.spelt(f); raw != nil {
+		return append(dst, raw...), nil
+	}
+	if math.IsInf(f, 0) || math.IsNaN(f) {
+		return dst, errNumber
+	}
+	return appendDouble(dst, f), nil
+}
+
+func (v *View) appendList(dst []byte, l traits.Lister, depth int) ([]byte, error) {
+	var err error
+	dst = append(dst, '[')
+	for it, first := l.Iterator(), true; it.HasNext() == types.True; first = false {
+		if !first {
+			dst = append(dst, ',')
+		}
+		if dst, err = v.appendValue(dst, it.Next(), depth+1); err != nil {
+			return dst, err
+		}
+	}
+	return append(dst, ']'), nil
+}
+
+func (v *View) appendMap(dst []byte, m traits.Mapper, depth int) ([]byte, error) {
+	type member struct {
+		name string
+		key  ref.Val
+	}
+	var members []member
+	for it := m.Iterator(); it.HasNext() == types.True; {
+		key := it.Next()
+		name, ok := memberName(key)
+		if !ok {
+			return dst, errKey
+		}
+		members = append(members, member{name, key})
+	}
+	slices.SortFunc(members, func(a, b member) int {
+		switch {
+		case a.name < b.name:
+			return -1
+		case a.name > b.name:
+			return 1
+		}
+		return 0
+	})
+	var err error
+	dst = append(dst, '{')
+	for i, mb := range members {
+		if i > 0 {
+			dst = append(dst, ',')
+		}
+		dst = append(appendString(dst, mb.name), ':')
+		if dst, err = v.appendValue(dst, m.Get(mb.key), depth+1); err != nil {
+			return dst, err
+		}
+	}
+	return append(dst, '}'), nil
+}
+
+// memberName is a map's key as the name of an object's member, as protobuf's JSON mapping writes it.
+func memberName(key ref.Val) (string, bool) {
+	switch k := key.(type) {
+	case types.String:
+		return string(k), true
+	case types.Int:
+		return strconv.FormatInt(int64(k), 10), true
+	case types.Uint:
+		return strconv.FormatUint(uint64(k), 10), true
+	case types.Bool:
+		return strconv.FormatBool(bool(k)), true
+	}
+	return "", false
+}

@@ -1,0 +1,162 @@
+package expr
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+
+	"cel.dev/cel-go/cel"
+	"cel.dev/cel-go/common/types"
+	"cel.dev/cel-go/common/types/ref"
+	"cel.dev/cel-go/interpreter"
+)
+
+// An Error is why an expression gave nothing for one message. It names the expression's part, never a value of the message.
+type Error struct{ Reason string }
+
+func (e *Error) Error() string { return e.Reason }
+
+// fault makes an error of cel-go's presentable. CEL puts values into its errors (a key that is missing, a text that is no number), so
+// only their kind is kept.
+func (p *Program) fault(ctx context.Context, err error) error {
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	var cancelled interpreter.EvalCancelledError
+	if errors.As(err, &cancelled) {
+		return &Error{"the expression costs too much for this message: it loops over too many values"}
+	}
+	for _, own := range []error{errDeep, errNumber, errForm, errKey, errNoData} {
+		if errors.Is(err, own) {
+			return &Error{own.Error()}
+		}
+	}
+	text := err.Error()
+	for _, known := range []struct{ begin, say string }{
+		{"no such key", "a member that the expression names is missing in this message; ask with has( … ) or write .?name"},
+		{"no such attribute", "a member that the expression names is missing in this message; ask with has( … ) or write .?name"},
+		{"index out of bounds", "the expression names an element beyond the end of a list"},
+		{"no such overload", "an operation met a value of a type that it does not take in this message"},
+		{"divi", "a division by zero"},
+		{"modulus by zero", "a division by zero"},
+		{"integer overflow", "a whole number became too large"},
+		{"the message's data is", text},
+		{"the item is", text},
+		{"the body is", text},
+		{"sum() takes", text},
+		{"lists of these sizes", text},
+		{"optional.none() dereference", "an optional value that is absent was used; give another with orValue( … )"},
+	} {
+		if strings.HasPrefix(text, known.begin) {
+			return &Error{known.say}
+		}
+	}
+	if strings.Contains(text, "() would make a text of more than") {
+		return &Error{text}
+	}
+	return &Error{"the expression failed for this message: a value could not be converted or an argument does not fit its function"}
+}
+
+// wrap makes an error of appendValue presentable.
+func (p *Program) wrap(err error) error {
+	if err == nil {
+		return nil
+	}
+	return p.fault(context.Background(), err)
+}
+
+func (p *Program) unfit(v ref.Val, want string) error {
+	return &Error{fmt.Sprintf("the expression gave a value of type %s where %s is needed", typeName(v), want)}
+}
+
+func typeName(v ref.Val) string {
+	switch v.(type) {
+	case types.Null:
+		return "null"
+	case *object:
+		return "object"
+	}
+	return v.Type().TypeName()
+}
+
+func article(t *cel.Type) string {
+	name := cel.FormatCELType(t)
+	if strings.ContainsRune("aeiou", rune(name[0])) {
+		return "an " + name
+	}
+	return "a " + name
+}
+
+// explain makes one error of what CEL found wrong, each with its place.
+func explain(issues *cel.Issues, s Scope) error {
+	var said []string
+	for i, e := range issues.Errors() {
+		if i == 3 {
+			said = append(said, "and more")
+			break
+		}
+		text := e.Message
+		if i := strings.IndexByte(text, '\n'); i >= 0 {
+			text = text[:i]
+		}
+		said = append(said, fmt.Sprintf("line %d, column %d: %s", e.Location.Line(), e.Location.Column()+1, remedy(text, s)))
+	}
+	return errors.New(strings.Join(said, "; "))
+}
+
+func remedy(text string, s Scope) string {
+	if name, ok := quoted(text, "undeclared reference to '"); ok {
+		say := fmt.Sprintf("there is no %s here", name)
+		if near := nearest(name, s.variables()); near != "" {
+			return say + "; did you mean " + near + "?"
+		}
+		return say + "; the variables are " + strings.Join(s.variables(), ", ")
+	}
+	if operator, ok := quoted(text, "found no matching overload for '"); ok {
+		operator = strings.Trim(operator, "_")
+		arguments := strings.TrimPrefix(text[strings.Index(text, "applied to")+len("applied to"):], " ")
+		return fmt.Sprintf("%s does not take %s; convert one side, as in string( … ), int( … ) or double( … )", operator, strings.Trim(arguments, "'"))
+	}
+	return text
+}
+
+func quoted(text, begin string) (string, bool) {
+	if !strings.HasPrefix(text, begin) {
+		return "", false
+	}
+	name, _, ok := strings.Cut(text[len(begin):], "'")
+	return name, ok
+}
+
+// nearest is the name that differs from this one by one or two letters, "" when none does.
+func nearest(name string, names []string) string {
+	best, least := "", 3
+	for _, n := range names {
+		if d := distance(strings.ToLower(name), n); d < least && d < len(n) {
+			best, least = n, d
+		}
+	}
+	return best
+}
+
+// distance is the Levenshtein distance.
+func distance(a, b string) int {
+	row := make([]int, len(b)+1)
+	for j := range row {
+		row[j] = j
+	}
+	for i := range len(a) {
+		diagonal := row[0]
+		row[0] = i + 1
+		for j := range len(b) {
+			cost := diagonal
+			if a[i] != b[j] {
+				cost++
+			}
+			diagonal = row[j+1]
+			row[j+1] = min(cost, row[j]+1, diagonal+1)
+		}
+	}
+	return row[len(b)]
+}

@@ -1,0 +1,282 @@
+package expr
+
+import (
+	"errors"
+	"math"
+	"mime"
+	"strings"
+	"sync"
+	"unicode/utf8"
+
+	"cel.dev/cel-go/common/types"
+	"cel.dev/cel-go/common/types/ref"
+	"cel.dev/cel-go/interpreter"
+
+	"github.com/waybill-dev/waybill/runtime/message"
+)
+
+// A View is what an expression sees: one message, or an item or page of a poll. Its data is parsed when an expression first asks for it and
+// never again, however many expressions follow. One goroutine at a time uses a View.
+//
+// A View borrows the bytes that it looks at: it is released, or forgotten, no later than they are.
+type View struct {
+	scope Scope
+	msg   *message.Message
+	page  *Page
+	body  *View // of an item: the page that it is from
+
+	state state
+	err   error
+	text  []byte
+	nodes []node
+	plain ref.Val // the data where it is no JSON
+
+	wide     map[*node]map[string]*node
+	long     map[*node][]*node
+	spelling map[uint64]*node
+}
+
+type state uint8
+
+const (
+	unparsed state = iota
+	parsed         // nodes hold the data
+	opaque         // plain holds the data
+	failed         // err says why there is no data
+)
+
+var pool = sync.Pool{New: func() any { return new(View) }}
+
+// For returns the view of m: the one that was kept from an earlier look at the same message, or a new one. Give it kept == nil for a
+// message whose data or content type has changed.
+func For(kept any, m *message.Message) *View {
+	if v, ok := kept.(*View); ok {
+		v.msg = m
+		return v
+	}
+	v := pool.Get().(*View)
+	v.scope, v.msg = Message, m
+	return v
+}
+
+// Page is one answer of a polled source.
+type Page struct {
+	Body        []byte
+	ContentType string
+	Status      int
+	Headers     map[string]string // names in lower case
+}
+
+// ForPage returns the view of a page.
+func ForPage(p *Page) *View {
+	v := pool.Get().(*View)
+	v.scope, v.page = PageScope, p
+	return v
+}
+
+// ForItem returns the view of one item, a JSON text, of the page that page is the view of.
+func ForItem(page *View, item []byte) *View {
+	v := pool.Get().(*View)
+	v.scope, v.page, v.body, v.text = Item, page.page, page, item
+	return v
+}
+
+// Release hands the view back for another message. Nobody uses it, or a value that was made from it, afterwards.
+func (v *View) Release() {
+	nodes := v.nodes[:0]
+	if cap(nodes) > 4096 {
+		nodes = nil
+	}
+	*v = View{nodes: nodes}
+	pool.Put(v)
+}
+
+func (v *View) members(n *node) map[string]*node {
+	if m, ok := v.wide[n]; ok {
+		return m
+	}
+	m := make(map[string]*node, n.count)
+	n.each(func(member *node) bool { m[member.name()] = member; return true })
+	if v.wide == nil {
+		v.wide = make(map[*node]map[string]*node)
+	}
+	v.wide[n] = m
+	return m
+}
+
+func (v *View) elements(n *node) []*node {
+	if e, ok := v.long[n]; ok {
+		return e
+	}
+	all := make([]*node, 0, n.count)
+	n.each(func(e *node) bool { all = append(all, e); return true })
+	if v.long == nil {
+		v.long = make(map[*node][]*node)
+	}
+	v.long[n] = all
+	return all
+}
+
+// spelt finds how the data spells a double that it does not spell in the shortest way. nil: it does not hold it, or in several spellings.
+func (v *View) spelt(f float64) []byte {
+	if v.state != parsed {
+		return nil
+	}
+	if v.spelling == nil {
+		v.spelling = make(map[uint64]*node)
+		for i := range v.nodes {
+			n := &v.nodes[i]
+			if n.kind != kindDecimal && n.kind != kindInteger || !n.respelt() {
+				continue
+			}
+			bits := math.Float64bits(n.float())
+			if other, ok := v.spelling[bits]; ok && (other == nil || string(other.raw()) != string(n.raw())) {
+				n = nil
+			}
+			v.spelling[bits] = n
+		}
+	}
+	if n := v.spelling[math.Float64bits(f)]; n != nil {
+		return n.raw()
+	}
+	return nil
+}
+
+var errNoData = errors.New("the message has no data")
+
+// load parses the data if that was not done yet.
+func (v *View) load() state {
+	if v.state != unparsed {
+		return v.state
+	}
+	var contentType string
+	what := "the item"
+	switch {
+	case v.scope == Message:
+		v.text, contentType, what = v.msg.Data, v.msg.DataContentType, "the message's data"
+		if len(v.text) == 0 {
+			v.state, v.err = failed, errNoData
+			return v.state
+		}
+	case v.scope == PageScope:
+		v.text, contentType, what = v.page.Body, v.page.ContentType, "the body"
+	}
+	switch form(contentType) {
+	case formJSON:
+		var err error
+		if v.nodes, err = parse(v, v.text, v.nodes[:0]); err != nil {
+			v.state, v.err = failed, errors.New(what+" is "+err.Error())
+			return v.state
+		}
+		v.state = parsed
+	case formText:
+		if utf8.Valid(v.text) {
+			v.plain, v.state = types.String(alias(v.text)), opaque
+			break
+		}
+		fallthrough
+	default:
+		v.plain, v.state = types.Bytes(v.text), opaque
+	}
+	return v.state
+}
+
+// data is the data as CEL sees it: a node, a CEL value or an error.
+func (v *View) data() any {
+	switch v.load() {
+	case parsed:
+		return v.nodes[0].native()
+	case opaque:
+		return v.plain
+	default:
+		return types.WrapErr(v.err)
+	}
+}
+
+type contentForm uint8
+
+const (
+	formJSON contentForm = iota
+	formText
+	formBytes
+)
+
+// form tells from a content type what data is. CloudEvents reads data without one as JSON.
+func form(contentType string) contentForm {
+	switch contentType {
+	case "", "application/json":
+		return formJSON
+	}
+	t, _, err := mime.ParseMediaType(contentType)
+	switch {
+	case err != nil:
+		return formBytes
+	case strings.HasSuffix(t, "/json"), strings.HasSuffix(t, "+json"):
+		return formJSON
+	case strings.HasPrefix(t, "text/"):
+		return formText
+	}
+	return formBytes
+}
+
+// ResolveName gives CEL the variables of the view's scope.
+func (v *View) ResolveName(name string) (any, bool) {
+	if v.scope == Message {
+		return v.messageVariable(name)
+	}
+	switch name {
+	case "item":
+		if v.scope == Item {
+			return v.data(), true
+		}
+	case "body":
+		if v.scope == Item {
+			return v.body.data(), true
+		}
+		return v.data(), true
+	case "status":
+		return types.Int(v.page.Status), true
+	case "headers":
+		return v.page.Headers, true
+	}
+	return nil, false
+}
+
+func (v *View) messageVariable(name string) (any, bool) {
+	if name == "data" {
+		return v.data(), true
+	}
+	if name == "attributes" {
+		return (*attributes)(&v.msg.Attributes), true
+	}
+	if s, ok := attribute(v.msg, name); ok {
+		return types.String(s), true
+	}
+	return nil, false
+}
+
+// attribute is the attribute of a message that the variable called name stands for, "" where the message has none.
+func attribute(m *message.Message, name string) (string, bool) {
+	switch name {
+	case "id":
+		return m.ID, true
+	case "source":
+		return m.Source, true
+	case "type":
+		return m.Type, true
+	case "subject":
+		return m.Subject, true
+	case "time":
+		return m.Time, true
+	case "datacontenttype":
+		return m.DataContentType, true
+	case "dataschema":
+		return m.DataSchema, true
+	case "key":
+		return m.Key, true
+	}
+	return "", false
+}
+
+// Parent makes a View a CEL activation; it has none.
+func (v *View) Parent() interpreter.Activation { return nil }
