@@ -1,0 +1,87 @@
+package broker
+
+import (
+	"sort"
+
+	"github.com/waybill-dev/waybill/runtime/broker/driver"
+)
+
+// A watermark makes arbitrary-order Done into a position: it remembers what one claim gave out, in order, and which of it is done; its
+// floor is the last delivery before which everything is done. A ring, so that nothing is allocated a message.
+type watermark struct {
+	ring    []mark // a power of two
+	head, n int
+
+	floor    mark
+	risen    bool // floor is set
+	advanced bool // and not committed as it is now
+}
+
+type mark struct {
+	position int64
+	ref      any // the driver's own, to settle with
+	done     bool
+}
+
+func (w *watermark) at(i int) *mark { return &w.ring[(w.head+i)&(len(w.ring)-1)] }
+
+// add notes a delivery. Positions ascend within a claim; one that does not is known already.
+func (w *watermark) add(position int64, ref any) {
+	if w.n > 0 && position <= w.at(w.n-1).position || w.n == 0 && w.risen && position <= w.floor.position {
+		return
+	}
+	if w.n == len(w.ring) {
+		bigger := make([]mark, max(64, 2*len(w.ring)))
+		for i := range w.n {
+			bigger[i] = *w.at(i)
+		}
+		w.ring, w.head = bigger, 0
+	}
+	w.n++
+	*w.at(w.n - 1) = mark{position: position, ref: ref}
+}
+
+// done marks a position and reports whether the floor rose.
+func (w *watermark) done(position int64) bool {
+	if w.n == 0 || position < w.at(0).position {
+		return false
+	}
+	// Most logs have no gaps, so that the place follows from the position.
+	i := position - w.at(0).position
+	if i >= int64(w.n) || w.at(int(i)).position != position {
+		i = int64(sort.Search(w.n, func(i int) bool { return w.at(i).position >= position }))
+		if i == int64(w.n) || w.at(int(i)).position != position {
+			return false
+		}
+	}
+	w.at(int(i)).done = true
+	if i != 0 {
+		return false
+	}
+	for w.n > 0 && w.at(0).done {
+		w.floor = *w.at(0)
+		*w.at(0) = mark{}
+		w.head = (w.head + 1) & (len(w.ring) - 1)
+		w.n--
+	}
+	w.risen, w.advanced = true, true
+	return true
+}
+
+// gap is how many deliveries have been given out since the floor: how many would come again after a crash.
+func (w *watermark) gap() int { return w.n }
+
+// commit is the settlement that makes the floor durable; ok is false when there is nothing new.
+func (w *watermark) commit(c driver.Claim) (d driver.Delivery, ok bool) {
+	if !w.advanced {
+		return driver.Delivery{}, false
+	}
+	return driver.Delivery{Claim: c, Position: w.floor.position, Ref: w.floor.ref}, true
+}
+
+// committed notes that the floor as it was at position is durable.
+func (w *watermark) committed(position int64) {
+	if w.floor.position == position {
+		w.advanced = false
+	}
+}
