@@ -1,0 +1,94 @@
+# Everything a developer does here. `make` alone prints the list.
+#
+# Tools are pinned in hack/tools and built on first use into the user's cache directory; nothing has to be installed but
+# Go, make and git (and a C compiler for the race detector).
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+
+controller_gen := hack/tool.sh controller-gen
+golangci_lint := hack/tool.sh golangci-lint-kube-api-linter
+benchstat := hack/tool.sh benchstat
+
+# The commit goes into the binaries where git will tell it.
+buildvcs := $(shell git status --porcelain >/dev/null 2>&1 && echo true || echo false)
+go_build := CGO_ENABLED=0 go build -trimpath -buildvcs=$(buildvcs) -ldflags='-s -w'
+
+##@ To begin with
+
+.PHONY: help
+help: ## Print this list.
+	@awk 'BEGIN { FS = ":.*## " } \
+	  /^##@ / { printf "\n%s\n", substr($$0, 5) } \
+	  /^[a-z][a-z0-9-]*:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+
+.PHONY: run
+run: bin/waybill ## Run the quickstart, all delivery patterns on this machine; Ctrl-C drains. ARGS adds arguments of waybill run.
+	@exec bin/waybill run -f config/samples/quickstart $(ARGS)
+
+.PHONY: build
+build: bin/waybill bin/worker ## Build the static binaries bin/waybill and bin/worker.
+
+# Go knows better than make whether a binary is up to date.
+.PHONY: bin/waybill bin/worker
+bin/waybill bin/worker: bin/%:
+	@$(go_build) -o $@ ./cmd/$*
+
+##@ While working
+
+.PHONY: generate
+generate: ## Regenerate Go code: deep copies, and what //go:generate asks for.
+	@$(controller_gen) object paths=./api/...
+	@go generate ./...
+
+.PHONY: manifests
+manifests: ## Regenerate the CRDs in config/crd/bases.
+	@$(controller_gen) crd paths=./api/... output:crd:dir=config/crd/bases
+
+.PHONY: fmt
+fmt: ## Format the Go code and its imports.
+	@$(golangci_lint) fmt
+
+.PHONY: lint
+lint: lint-api ## Lint everything, the rules of who may import whom included. ARGS="--fix" mends what can be mended.
+	@$(golangci_lint) run $(ARGS)
+
+.PHONY: lint-api
+lint-api: ## Lint the API types against the Kubernetes API conventions.
+	@$(golangci_lint) run --config .golangci-kal.yml $(ARGS) ./api/...
+
+##@ Before pushing
+
+.PHONY: test
+test: ## Run everything: verify, lint and all tests with the race detector. Says at its end what was not exercised.
+	@for phase in verify lint; do \
+	  echo "==> make $$phase"; started=$$SECONDS; \
+	  $(MAKE) --no-print-directory $$phase; \
+	  echo "    $$phase took $$((SECONDS - started))s"; \
+	done
+	@echo "==> make test-unit"
+	@hack/test.sh
+
+.PHONY: test-unit
+test-unit: ## Run the tests with the race detector. ARGS replaces ./..., as in ARGS="-run TestX ./runtime/flow".
+	@hack/test.sh $(ARGS)
+
+.PHONY: test-fuzz
+test-fuzz: ## Run each fuzz target for FUZZTIME (20s). ARGS is a pattern of their names.
+	@FUZZTIME=$(or $(FUZZTIME),20s) hack/fuzz.sh $(ARGS)
+
+.PHONY: verify
+verify: ## Regenerate and expect no change; expect go.mod to be tidy.
+	@hack/verify.sh
+
+.PHONY: bench
+bench: ## Run the benchmarks and keep them in bin/bench.txt. BASE=FILE compares with an earlier run; ARGS="-bench X -count 6".
+	@mkdir -p bin
+	@go test -run '^$$' -bench . -benchmem $(ARGS) $(or $(PACKAGES),./...) | tee bin/bench.txt
+	@if [[ -n "$(BASE)" ]]; then $(benchstat) "$(BASE)" bin/bench.txt; fi
+
+.PHONY: clean
+clean: ## Remove what was built. State of `make run` stays in .waybill.
+	@rm -rf bin
