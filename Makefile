@@ -53,6 +53,7 @@ fmt: ## Format the Go code and its imports.
 
 .PHONY: lint
 lint: lint-api ## Lint everything, the rules of who may import whom included. ARGS="--fix" mends what can be mended.
+	@hack/lint-imports.sh
 	@$(golangci_lint) run $(ARGS)
 
 .PHONY: lint-api
