@@ -2,7 +2,10 @@ package reply
 
 import (
 	"context"
+	"crypto/hmac"
 	"crypto/rand"
+	"crypto/sha256"
+	"encoding/base64"
 	"errors"
 	"log/slog"
 	"sync"
@@ -25,6 +28,7 @@ type Desk struct {
 	log  *slog.Logger
 	stop context.CancelFunc
 	done chan struct{}
+	key  []byte // makes correlations of pairs
 
 	mu       sync.Mutex
 	address  string
@@ -58,7 +62,7 @@ type waiting struct {
 func NewDesk(open func(context.Context) (driver.Inbox, error), log *slog.Logger) *Desk {
 	ctx, stop := context.WithCancel(context.Background())
 	d := &Desk{open: open, log: log, stop: stop, done: make(chan struct{}), opened: make(chan struct{}),
-		byPair: map[pair]*waiting{}, byID: map[string]*waiting{}, answered: map[string]struct{}{}}
+		key: []byte(rand.Text()), byPair: map[pair]*waiting{}, byID: map[string]*waiting{}, answered: map[string]struct{}{}}
 	go d.run(ctx)
 	return d
 }
@@ -103,14 +107,26 @@ func (d *Desk) Expect(source, id string, want Kind) (*Call, error) {
 	if d.address == "" {
 		return nil, ErrAway
 	}
-	prefix := byte(wantsReply)
-	if want == Processed {
-		prefix = wantsProcessed
-	}
-	w := &waiting{pair: p, correlation: string(prefix) + rand.Text(), address: d.address, calls: 1, done: make(chan struct{})}
+	w := &waiting{pair: p, correlation: d.correlation(p), address: d.address, calls: 1, done: make(chan struct{})}
+	delete(d.answered, w.correlation) // asked anew
 	d.byPair[p] = w
 	d.byID[w.correlation] = w
 	return &Call{desk: d, w: w}, nil
+}
+
+// correlation is the same for the same pair: when a requester gave up and asks again, the broker may drop the repeated request as a
+// duplicate, and the answer to the first one is its answer too.
+func (d *Desk) correlation(p pair) string {
+	prefix := byte(wantsReply)
+	if p.want == Processed {
+		prefix = wantsProcessed
+	}
+	h := hmac.New(sha256.New, d.key)
+	h.Write([]byte(p.source))
+	h.Write([]byte{0})
+	h.Write([]byte(p.id))
+	sum := h.Sum(make([]byte, 0, sha256.Size))
+	return string(base64.RawURLEncoding.AppendEncode([]byte{prefix}, sum[:18]))
 }
 
 // Stamp returns m with the address and correlation that its answer needs.

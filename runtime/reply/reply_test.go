@@ -153,6 +153,23 @@ func TestARepeatedRequestGetsTheSameReply(t *testing.T) {
 	})
 }
 
+func TestWhoGaveUpAndAsksAgainGetsTheAnswerToTheFirstRequest(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d, s := newDesk(t, &post{})
+		defer d.Close()
+		first, request := expect(t, d, reply.Reply)
+		first.Close()
+		again, _ := expect(t, d, reply.Reply)
+		defer again.Close()
+		if err := s.Reply(t.Context(), &request, answer("x", 0)); err != nil {
+			t.Fatal(err)
+		}
+		if a, err := again.Wait(t.Context()); err != nil || string(a.Message.Data) != "x" {
+			t.Fatalf("got %v, %v", a, err)
+		}
+	})
+}
+
 func TestOnlyWhatIsWaitedForIsSent(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		d, s := newDesk(t, &post{})
