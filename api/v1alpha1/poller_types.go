@@ -42,7 +42,7 @@ type PollerList struct {
 // PollerSpec is what should be asked, when, and where the answers go. Exactly one of http and sql is set.
 // +kubebuilder:validation:XValidation:rule="[has(self.http), has(self.sql)].exists_one(x, x)",message="exactly one of http and sql must be set"
 // +kubebuilder:validation:XValidation:rule="!has(self.detect) || self.detect != 'ETag' || has(self.http)",message="ETag is a matter of HTTP: use Cursor, Changed or Always with sql",fieldPath=".detect"
-// +kubebuilder:validation:XValidation:rule="!has(self.detect) || self.detect != 'Cursor' || (has(self.http) && has(self.http.cursor)) || (has(self.sql) && has(self.sql.cursor))",message="detect: Cursor needs http.cursor or sql.cursor",fieldPath=".detect"
+// +kubebuilder:validation:XValidation:rule="!has(self.detect) || self.detect != 'Cursor' || (has(self.http) && has(self.http.cursor)) || (has(self.sql) && has(self.sql.cursor))",message="Cursor needs http.cursor or sql.cursor",fieldPath=".detect"
 // +kubebuilder:validation:XValidation:rule="!has(self.http) || !has(self.http.cursor) || (has(self.detect) && self.detect == 'Cursor')",message="http.cursor is used with detect: Cursor only",fieldPath=".http.cursor"
 // +kubebuilder:validation:XValidation:rule="!has(self.overlap) || (has(self.http) && has(self.http.cursor)) || (has(self.sql) && has(self.sql.cursor))",message="overlap reaches back behind a cursor: set http.cursor or sql.cursor, or remove it",fieldPath=".overlap"
 type PollerSpec struct {

@@ -1,0 +1,214 @@
+package manifest
+
+import (
+	"bytes"
+	"cmp"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"strings"
+
+	"github.com/waybill-dev/waybill/api/v1alpha1"
+	"go.yaml.in/yaml/v3"
+)
+
+// Bounds of one document, so that a small file cannot grow into a large one by aliases, or overflow a stack.
+const (
+	maxNodes = 500_000
+	maxDepth = 200
+)
+
+// file reads the documents of one file and takes the objects in them.
+func (r *reader) file(path string) {
+	r.set.Files = append(r.set.Files, path)
+	data, err := os.ReadFile(path)
+	if err != nil {
+		r.unreadable(path, 1, fmt.Sprintf("cannot be read: %v", cause(err)))
+		return
+	}
+	r.source(path, data)
+}
+
+func (r *reader) source(path string, data []byte) {
+	data = bytes.TrimPrefix(data, []byte("\xef\xbb\xbf"))
+	parse := parseYAML
+	if strings.EqualFold(filepath.Ext(path), ".json") {
+		parse = parseJSON
+	}
+	roots, fault := parse(data)
+	for _, root := range roots {
+		e := expander{}
+		n := e.expand(root, 0)
+		if e.err != nil {
+			r.unreadable(path, e.err.line, e.err.message)
+			continue
+		}
+		for _, d := range e.duplicates {
+			r.duplicate(path, n, d)
+		}
+		r.document(path, n)
+	}
+	if fault != nil {
+		r.unreadable(path, fault.line, fault.message)
+	}
+}
+
+func (r *reader) unreadable(path string, line int, message string) {
+	r.diagnostics = append(r.diagnostics, Diagnostic{File: path, Line: max(line, 1), Reason: string(v1alpha1.ReasonUnreadable), Message: message})
+}
+
+// duplicate refuses a key that stands twice in a mapping.
+func (r *reader) duplicate(path string, root *yaml.Node, f fault) {
+	d := Diagnostic{File: path, Line: f.line, Kind: text(root, "kind"), Reason: string(v1alpha1.ReasonDuplicate), Message: f.message}
+	if _, meta := child(root, "metadata"); meta != nil {
+		d.Name, d.Namespace = text(meta, "name"), cmp.Or(text(meta, "namespace"), r.opts.Namespace)
+	}
+	r.diagnostics = append(r.diagnostics, d)
+}
+
+// A fault is something wrong with the text itself.
+type fault struct {
+	line    int
+	message string
+}
+
+var (
+	yamlLine      = regexp.MustCompile(`^line (\d+): `)
+	parserError   = regexp.MustCompile(`^did not find expected (',' or '[]}]'|key|'-' indicator|node content|<document start>)`)
+	unknownAnchor = regexp.MustCompile(`^unknown anchor '(.+)' referenced`)
+)
+
+// parseYAML gives the documents up to the first that is not YAML.
+func parseYAML(data []byte) (roots []*yaml.Node, f *fault) {
+	// The parser reports its own inconsistencies by panics; whatever the input, it is the input that is refused.
+	defer func() {
+		if p := recover(); p != nil {
+			f = &fault{1, fmt.Sprintf("is not YAML: %v", p)}
+		}
+	}()
+	dec := yaml.NewDecoder(bytes.NewReader(data))
+	for {
+		var n yaml.Node
+		err := dec.Decode(&n)
+		if errors.Is(err, io.EOF) {
+			return roots, nil
+		}
+		if err != nil {
+			text := strings.TrimPrefix(err.Error(), "yaml: ")
+			line := 1
+			if m := yamlLine.FindStringSubmatch(text); m != nil {
+				line, _ = strconv.Atoi(m[1])
+				text = text[len(m[0]):]
+				if parserError.MatchString(text) {
+					line++ // counted from 0, unlike the scanner's
+				}
+			}
+			if m := unknownAnchor.FindStringSubmatch(text); m != nil {
+				before, _, _ := bytes.Cut(data, []byte("*"+m[1]))
+				line = 1 + bytes.Count(before, []byte("\n"))
+			}
+			return roots, &fault{line, "is not YAML: " + text}
+		}
+		if len(n.Content) == 1 {
+			roots = append(roots, n.Content[0])
+		}
+	}
+}
+
+// expander copies a document with its aliases and merges put in place. Each part keeps the line at which it is written.
+type expander struct {
+	nodes      int
+	open       []*yaml.Node // anchors being expanded
+	duplicates []fault
+	err        *fault
+}
+
+func (e *expander) fail(line int, format string, args ...any) {
+	if e.err == nil {
+		e.err = &fault{line, fmt.Sprintf(format, args...)}
+	}
+}
+
+func (e *expander) expand(n *yaml.Node, depth int) *yaml.Node {
+	e.nodes++
+	switch {
+	case e.err != nil:
+		return n
+	case e.nodes > maxNodes:
+		e.fail(n.Line, "the document is too large once its aliases are put in place: write it out, or split it")
+		return n
+	case depth > maxDepth:
+		e.fail(n.Line, "the document is nested deeper than %d levels", maxDepth)
+		return n
+	case n.Kind == yaml.AliasNode:
+		for _, a := range e.open {
+			if a == n.Alias {
+				e.fail(n.Line, "the alias *%s stands inside the thing that it stands for", n.Value)
+				return n
+			}
+		}
+		e.open = append(e.open, n.Alias)
+		out := e.expand(n.Alias, depth+1)
+		e.open = e.open[:len(e.open)-1]
+		return out
+	}
+	out := *n
+	out.Content = nil
+	if n.Kind == yaml.MappingNode {
+		e.mapping(n, &out, depth)
+		return &out
+	}
+	for _, c := range n.Content {
+		out.Content = append(out.Content, e.expand(c, depth+1))
+	}
+	return &out
+}
+
+// mapping copies the pairs of a mapping; those that are merged in give way to those written out.
+func (e *expander) mapping(n, out *yaml.Node, depth int) {
+	seen := map[string]int{}
+	var merges []*yaml.Node
+	for i := 0; i+1 < len(n.Content); i += 2 {
+		k, v := n.Content[i], n.Content[i+1]
+		if k.Kind == yaml.AliasNode {
+			k = k.Alias
+		}
+		if k.Kind == yaml.ScalarNode && k.ShortTag() == "!!merge" {
+			merges = append(merges, e.expand(v, depth+1))
+			continue
+		}
+		if k.Kind != yaml.ScalarNode {
+			e.fail(k.Line, "a key must be a plain word")
+			return
+		}
+		if first, ok := seen[k.Value]; ok {
+			e.duplicates = append(e.duplicates, fault{k.Line, fmt.Sprintf("the key %q is written twice here, first at line %d: remove one", k.Value, first)})
+			continue
+		}
+		seen[k.Value] = k.Line
+		key := *k
+		out.Content = append(out.Content, &key, e.expand(v, depth+1))
+	}
+	for _, m := range merges {
+		list := []*yaml.Node{m}
+		if m.Kind == yaml.SequenceNode {
+			list = m.Content
+		}
+		for _, from := range list {
+			if from.Kind != yaml.MappingNode {
+				e.fail(from.Line, "<< merges mappings, and this is none")
+				return
+			}
+			for i := 0; i+1 < len(from.Content); i += 2 {
+				if k := from.Content[i]; seen[k.Value] == 0 {
+					seen[k.Value] = k.Line
+					out.Content = append(out.Content, k, from.Content[i+1])
+				}
+			}
+		}
+	}
+}

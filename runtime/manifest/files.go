@@ -1,0 +1,98 @@
+package manifest
+
+import (
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+)
+
+// find names the files to read: files as given, whatever their ending, and what folders hold.
+func find(paths []string, recursive bool) ([]string, error) {
+	var files []string
+	seen := map[string]bool{}
+	add := func(path string) {
+		real := path
+		if p, err := filepath.EvalSymlinks(path); err == nil {
+			real = p
+		}
+		if p, err := filepath.Abs(real); err == nil {
+			real = p
+		}
+		if !seen[real] {
+			seen[real] = true
+			files = append(files, path)
+		}
+	}
+	for _, path := range paths {
+		info, err := os.Stat(path)
+		if err != nil {
+			return nil, fmt.Errorf("cannot read %s: %w", path, cause(err))
+		}
+		if !info.IsDir() {
+			add(path)
+			continue
+		}
+		inside, err := folder(path, recursive)
+		if err != nil {
+			return nil, err
+		}
+		for _, f := range inside {
+			add(f)
+		}
+	}
+	return files, nil
+}
+
+// folder lists the manifests of a folder in the order of their names. Hidden files are left out, as editors leave some behind.
+func folder(path string, recursive bool) ([]string, error) {
+	var files []string
+	below := false
+	err := filepath.WalkDir(path, func(p string, e fs.DirEntry, err error) error {
+		if err != nil {
+			return fmt.Errorf("cannot read %s: %w", p, cause(err))
+		}
+		if p != path && strings.HasPrefix(e.Name(), ".") {
+			if e.IsDir() {
+				return fs.SkipDir
+			}
+			return nil
+		}
+		if e.IsDir() {
+			if p != path && !recursive {
+				below = true
+				return fs.SkipDir
+			}
+			return nil
+		}
+		if !slices.Contains([]string{".yaml", ".yml", ".json"}, strings.ToLower(filepath.Ext(p))) {
+			return nil
+		}
+		if info, err := os.Stat(p); err != nil || info.IsDir() { // a link to a folder, or to nothing
+			return nil
+		}
+		files = append(files, p)
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	if len(files) == 0 {
+		hint := ""
+		if below {
+			hint = "; its subfolders are read with -R"
+		}
+		return nil, fmt.Errorf("%s holds no .yaml, .yml or .json file%s", path, hint)
+	}
+	return files, nil
+}
+
+// cause is an error of the file system without the path, which the message names already.
+func cause(err error) error {
+	if e, ok := err.(*fs.PathError); ok {
+		return e.Err
+	}
+	return err
+}

@@ -1,0 +1,268 @@
+package manifest
+
+import (
+	"fmt"
+	"regexp"
+	"strconv"
+	"strings"
+
+	"github.com/waybill-dev/waybill/api/v1alpha1"
+	"go.yaml.in/yaml/v3"
+	"k8s.io/apiextensions-apiserver/pkg/apiserver/schema"
+	"k8s.io/apimachinery/pkg/util/validation/field"
+)
+
+// The validators of Kubernetes speak to programs: "spec.replicas in body must be of type integer: \"string\"". These functions say the same
+// to a person. What the rules of the CRDs say is said in words of our own already, and kept.
+
+// schemaFault is a violation of the schema.
+func schemaFault(o *object, rules *rules, err *field.Error) Diagnostic {
+	path := strings.TrimPrefix(err.Field, "<nil>")
+	if path == "" {
+		path = pathInDetail(err.Detail)
+	}
+	if key, ok := err.BadValue.(string); ok && (path == "metadata.labels" || path == "metadata.annotations") {
+		if at := join(path, key); nodeAt(o.node, at) != nil {
+			path = at
+		}
+	}
+	d := Diagnostic{Field: path, Reason: string(v1alpha1.ReasonInvalid)}
+	s := at(rules.structural, path)
+	switch {
+	case s != nil && s.XIntOrString:
+		d.Message = "must be an amount, such as 512Ki or 10Gi"
+		return d
+	case err.Type == field.ErrorTypeRequired:
+		d.Message = "is required"
+		if s != nil && s.ValueValidation != nil && len(s.ValueValidation.Enum) > 0 {
+			d.Message += ": " + choice(s)
+		}
+	case err.Type == field.ErrorTypeNotSupported:
+		d.Message = "must be " + choice(s)
+		if v, ok := err.BadValue.(string); ok {
+			d.Message = fmt.Sprintf("%q is not known: it must be %s", v, choice(s))
+			if near := nearest(v, values(s)); near != "" {
+				d.Message = fmt.Sprintf("%q is not known: did you mean %s? It must be %s", v, near, choice(s))
+			}
+		}
+	case err.Type == field.ErrorTypeTypeInvalid:
+		d.Message = wrongType(o.node, path, err.Detail, example(s))
+		if s != nil && s.Type == "string" {
+			for _, rule := range s.XValidations {
+				if strings.HasPrefix(rule.Message, "must be a duration ") {
+					d.Message = rule.Message
+				}
+			}
+		}
+	case err.Type == field.ErrorTypeTooLong && s != nil && s.ValueValidation != nil && s.ValueValidation.MaxLength != nil:
+		d.Message = fmt.Sprintf("is too long: %d characters are the most", *s.ValueValidation.MaxLength)
+	case err.Type == field.ErrorTypeTooMany && s != nil && s.ValueValidation != nil && s.ValueValidation.MaxItems != nil:
+		d.Message = fmt.Sprintf("has too many items: %d are the most", *s.ValueValidation.MaxItems)
+	case err.Type == field.ErrorTypeTooMany && s != nil && s.ValueValidation != nil && s.ValueValidation.MaxProperties != nil:
+		d.Message = fmt.Sprintf("has too many keys: %d are the most", *s.ValueValidation.MaxProperties)
+	case err.Type == field.ErrorTypeDuplicate:
+		d.Reason = string(v1alpha1.ReasonDuplicate)
+		d.Message = "stands here twice"
+		if m, ok := err.BadValue.(map[string]any); ok {
+			for k, v := range m { // the key of the list; ours have one
+				d.Message = fmt.Sprintf("another item has the same %s, %v: it must be unique", k, v)
+			}
+		}
+	case s != nil && strings.HasPrefix(err.Detail, "Checked value must be of type "):
+		d.Message = "must be " + typeWords[s.Type]
+	default:
+		d.Message = bound(err)
+	}
+	return d
+}
+
+// ruleFault is a rule of the CRD that said no. Others could not be evaluated, for the value is not what the schema asks for: the schema has
+// said so.
+func ruleFault(err *field.Error) (Diagnostic, bool) {
+	path := strings.TrimPrefix(err.Field, "<nil>")
+	if strings.Contains(err.Detail, " evaluating rule: ") || strings.Contains(err.Detail, "for rule: ") || strings.Contains(err.Detail, "no further validation rules") {
+		return Diagnostic{}, false
+	}
+	d := Diagnostic{Field: path, Reason: string(v1alpha1.ReasonInvalid), Message: err.Detail}
+	if rest, ok := strings.CutPrefix(err.Detail, "metadata.name "); ok {
+		d.Field, d.Message = "metadata.name", rest
+	}
+	return d, true
+}
+
+var bounds = []struct {
+	pattern *regexp.Regexp
+	words   string
+}{
+	{regexp.MustCompile(`should be less than or equal to (\S+)$`), "must be at most %s"},
+	{regexp.MustCompile(`should be greater than or equal to (\S+)$`), "must be at least %s"},
+	{regexp.MustCompile(`should be at least 1 chars long$`), "must not be empty"},
+	{regexp.MustCompile(`should be at least (\d+) chars long$`), "must have at least %s characters"},
+	{regexp.MustCompile(`should have at least 1 items$`), "must not be empty"},
+	{regexp.MustCompile(`should have at least (\d+) items$`), "must have at least %s items"},
+	{regexp.MustCompile(`should have at least 1 properties$`), "must not be empty"},
+}
+
+func bound(err *field.Error) string {
+	for _, b := range bounds {
+		m := b.pattern.FindStringSubmatch(err.Detail)
+		switch {
+		case len(m) == 2:
+			limit := m[1]
+			if f, err := strconv.ParseFloat(limit, 64); err == nil {
+				limit = strconv.FormatFloat(f, 'f', -1, 64) // not 1e+06
+			}
+			out := fmt.Sprintf(b.words, limit)
+			switch v := err.BadValue.(type) {
+			case int64, float64:
+				out += fmt.Sprintf("; it is %v", v)
+			}
+			return out
+		case len(m) == 1:
+			return b.words
+		}
+	}
+	detail, _, _ := strings.Cut(err.Detail, " (e.g. ")
+	if _, after, ok := strings.Cut(detail, " in body "); ok {
+		return after
+	}
+	return detail
+}
+
+var details = []*regexp.Regexp{regexp.MustCompile(`^"(\S+)" must validate `), regexp.MustCompile(` in (\S+)$`)}
+
+// pathInDetail finds the field in a message whose error names none.
+func pathInDetail(detail string) string {
+	for _, d := range details {
+		if m := d.FindStringSubmatch(detail); m != nil && m[1] != "body" {
+			return m[1]
+		}
+	}
+	return ""
+}
+
+var ofType = regexp.MustCompile(`must be of type ([-a-z]+)`)
+
+var typeWords = map[string]string{
+	"integer": "a whole number", "number": "a number", "string": "text", "boolean": "true or false", "array": "a list", "object": "a mapping",
+	"int": "a whole number", "date-time": "a time, such as 2026-01-31T12:00:00Z",
+}
+
+// example shows how a mapping is written that needs one thing.
+func example(s *schema.Structural) string {
+	if s == nil || s.Type != "object" || s.ValueValidation == nil || len(s.ValueValidation.Required) != 1 {
+		return ""
+	}
+	return fmt.Sprintf(" such as {%s: …}", s.ValueValidation.Required[0])
+}
+
+func wrongType(root *yaml.Node, path, detail, example string) string {
+	m := ofType.FindStringSubmatch(detail)
+	if m == nil {
+		return detail
+	}
+	want := typeWords[m[1]]
+	if want == "" {
+		want = m[1]
+	}
+	n := nodeAt(root, path)
+	if m[1] == "object" {
+		want += example
+	}
+	if n == nil || m[1] == "date-time" {
+		return "must be " + want
+	}
+	got := map[yaml.Kind]string{yaml.MappingNode: "a mapping", yaml.SequenceNode: "a list"}[n.Kind]
+	if n.Kind == yaml.ScalarNode {
+		v, _ := scalar(n)
+		switch v.(type) {
+		case string:
+			got = "text"
+		case int64:
+			got = "a number"
+		case float64:
+			got = "a number with a fraction"
+		case bool:
+			got = "true or false"
+		default:
+			got = "empty"
+		}
+		_, old := oldBools[n.Value]
+		switch {
+		case m[1] == "string" && old:
+			got += fmt.Sprintf(", as which Kubernetes reads %s (put it in quotes)", n.Value)
+		case m[1] == "string" && v != nil:
+			got += " (put it in quotes)"
+		}
+	}
+	return fmt.Sprintf("must be %s, not %s", want, got)
+}
+
+// nodeAt is the node at a path that is there in full, or nil.
+func nodeAt(n *yaml.Node, path string) *yaml.Node {
+	for path != "" {
+		_, v, rest := step(n, path)
+		if v == nil {
+			return nil
+		}
+		n, path = v, rest
+	}
+	return n
+}
+
+// at is the schema of the field at a path.
+func at(s *schema.Structural, path string) *schema.Structural {
+	for path != "" && s != nil {
+		path = strings.TrimPrefix(path, ".")
+		if strings.HasPrefix(path, "[") {
+			_, rest, _ := strings.Cut(path, "]")
+			if s.Items == nil && s.AdditionalProperties != nil {
+				s = s.AdditionalProperties.Structural
+			} else {
+				s = s.Items
+			}
+			path = rest
+			continue
+		}
+		i := strings.IndexAny(path, ".[")
+		if i < 0 {
+			i = len(path)
+		}
+		p, ok := s.Properties[path[:i]]
+		switch {
+		case ok:
+			s = &p
+		case s.AdditionalProperties != nil:
+			s = s.AdditionalProperties.Structural
+		default:
+			return nil
+		}
+		path = path[i:]
+	}
+	return s
+}
+
+func values(s *schema.Structural) []string {
+	if s == nil || s.ValueValidation == nil {
+		return nil
+	}
+	var out []string
+	for _, v := range s.ValueValidation.Enum {
+		if t, ok := v.Object.(string); ok {
+			out = append(out, t)
+		}
+	}
+	return out
+}
+
+// choice is the values of an enum as prose has them, in their order.
+func choice(s *schema.Structural) string {
+	v := values(s)
+	switch len(v) {
+	case 0:
+		return "one of the values that it can have"
+	case 1:
+		return v[0]
+	}
+	return strings.Join(v[:len(v)-1], ", ") + " or " + v[len(v)-1]
+}

@@ -1,0 +1,153 @@
+package manifest
+
+import (
+	"fmt"
+	"strings"
+
+	"github.com/waybill-dev/waybill/api/v1alpha1"
+	"go.yaml.in/yaml/v3"
+)
+
+// object is one object as it was written.
+type object struct {
+	Key
+	file    string
+	node    *yaml.Node
+	value   map[string]any
+	refused bool
+}
+
+var apiVersion = v1alpha1.GroupVersion.String()
+
+// document takes the objects of one document: one, a list of them, or none.
+func (r *reader) document(path string, n *yaml.Node) {
+	if n.Kind == yaml.ScalarNode && n.ShortTag() == "!!null" {
+		return // an empty document, as between two lines of ---
+	}
+	if n.Kind != yaml.MappingNode {
+		r.unreadable(path, n.Line, "is no Kubernetes object: an object begins with apiVersion and kind")
+		return
+	}
+	o := &object{Key: Key{Kind: text(n, "kind")}, file: path, node: n}
+	if _, meta := child(n, "metadata"); meta != nil {
+		o.Name, o.Namespace = text(meta, "name"), text(meta, "namespace")
+	}
+	if o.Namespace == "" {
+		o.Namespace = r.opts.Namespace
+	}
+	version := text(n, "apiVersion")
+	for field, v := range map[string]string{"apiVersion": version, "kind": o.Kind} {
+		if v == "" {
+			r.refuse(o, Diagnostic{Field: field, Reason: string(v1alpha1.ReasonInvalid),
+				Message: "is required, as a text: every object has apiVersion and kind, such as " + apiVersion + " and Topic"})
+		}
+	}
+	if o.refused {
+		return
+	}
+	group, _, _ := strings.Cut(version, "/")
+	ours := group == v1alpha1.GroupVersion.Group
+	switch {
+	case version == "v1" && o.Kind == "List", ours && strings.HasSuffix(o.Kind, "List"):
+		r.list(o)
+	case version == "v1" && o.Kind == "Secret":
+		r.secret(o)
+	case version == "v1" && o.Kind == "Namespace":
+		r.namespace(o)
+	case !ours:
+		r.skip(o, version)
+	case version != apiVersion:
+		r.refuse(o, Diagnostic{Field: "apiVersion", Reason: string(v1alpha1.ReasonInvalid),
+			Message: fmt.Sprintf("there is no version %q of this group: use %s", version, apiVersion)})
+	case schemas[o.Kind] == nil:
+		message := fmt.Sprintf("there is no kind %q in %s", o.Kind, apiVersion)
+		if near := nearest(o.Kind, kinds); near != "" {
+			message += fmt.Sprintf(": did you mean %s?", near)
+		} else {
+			message += ": there are " + listed(kinds)
+		}
+		r.refuse(o, Diagnostic{Field: "kind", Reason: string(v1alpha1.ReasonInvalid), Message: message})
+	default:
+		if r.take(o) {
+			r.objects = append(r.objects, o)
+		}
+	}
+}
+
+func (r *reader) list(o *object) {
+	_, items := child(o.node, "items")
+	if items == nil || items.Kind != yaml.SequenceNode {
+		r.refuse(o, Diagnostic{Field: "items", Reason: string(v1alpha1.ReasonInvalid), Message: "is required: a List holds its objects there"})
+		return
+	}
+	for _, n := range items.Content {
+		r.document(o.file, n)
+	}
+}
+
+func (r *reader) skip(o *object, version string) {
+	id := [2]string{version, o.Kind}
+	if i, ok := r.skipped[id]; ok {
+		r.set.Skipped[i].Count++
+		return
+	}
+	r.skipped[id] = len(r.set.Skipped)
+	r.set.Skipped = append(r.set.Skipped, Skipped{APIVersion: version, Kind: o.Kind, Count: 1, File: o.file, Line: o.node.Line})
+}
+
+// take keeps where an object stands and makes its JSON value. It is false if the object cannot be used at all: it has no name, or it is there
+// already.
+func (r *reader) take(o *object) bool {
+	v, f := value(o.node)
+	if f != nil {
+		r.refuse(o, Diagnostic{Line: f.line, Field: fieldAt(o.node, f.line), Reason: string(v1alpha1.ReasonInvalid), Message: f.message})
+		r.set.Refused = append(r.set.Refused, o.Key)
+		return false
+	}
+	o.value = v.(map[string]any)
+	if o.Name == "" {
+		return true // the schema says what is wrong with the name
+	}
+	if first, ok := r.set.places[o.Key]; ok {
+		r.refuse(o, Diagnostic{Field: "metadata.name", Reason: string(v1alpha1.ReasonDuplicate),
+			Message: fmt.Sprintf("%s %s/%s is declared already, at %s:%d: rename one, or remove it", o.Kind, o.Namespace, o.Name, first.file, locate(first.node, "metadata.name"))})
+		return false
+	}
+	r.set.places[o.Key] = place{o.file, o.node}
+	return true
+}
+
+// fieldAt is the path of the scalar at a line.
+func fieldAt(n *yaml.Node, line int) string {
+	switch n.Kind {
+	case yaml.MappingNode:
+		for i := 0; i+1 < len(n.Content); i += 2 {
+			k, v := n.Content[i], n.Content[i+1]
+			if v.Kind == yaml.ScalarNode && v.Line == line {
+				return k.Value
+			}
+			if p := fieldAt(v, line); p != "" {
+				return join(k.Value, p)
+			}
+		}
+	case yaml.SequenceNode:
+		for i, v := range n.Content {
+			at := fmt.Sprintf("[%d]", i)
+			if v.Kind == yaml.ScalarNode && v.Line == line {
+				return at
+			}
+			if p := fieldAt(v, line); p != "" {
+				return join(at, p)
+			}
+		}
+	}
+	return ""
+}
+
+// join puts two parts of a path together.
+func join(a, b string) string {
+	if a == "" || strings.HasPrefix(b, "[") {
+		return a + b
+	}
+	return a + "." + b
+}

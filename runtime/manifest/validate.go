@@ -1,0 +1,226 @@
+package manifest
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"runtime"
+	"slices"
+	"strings"
+	"sync"
+
+	"github.com/waybill-dev/waybill/api/v1alpha1"
+	"go.yaml.in/yaml/v3"
+	"k8s.io/apiextensions-apiserver/pkg/apiserver/schema"
+	"k8s.io/apiextensions-apiserver/pkg/apiserver/schema/defaulting"
+	"k8s.io/apiextensions-apiserver/pkg/apiserver/schema/listtype"
+	"k8s.io/apiextensions-apiserver/pkg/apiserver/validation"
+	apivalidation "k8s.io/apimachinery/pkg/api/validation"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/validation/field"
+	celconfig "k8s.io/apiserver/pkg/apis/cel"
+)
+
+// validate checks every object that was taken and makes the valid ones into what the rest of the program works with.
+func (r *reader) validate() {
+	r.prepare()
+	for _, o := range r.objects {
+		rules, err := schemas[o.Kind]()
+		if err != nil {
+			r.refuse(o, Diagnostic{Reason: string(v1alpha1.ReasonInvalid), Message: "cannot be checked: " + err.Error()})
+			continue
+		}
+		r.check(o, rules)
+		if !o.refused {
+			r.keep(o)
+		}
+		if o.refused && o.Name != "" {
+			r.set.Refused = append(r.set.Refused, o.Key)
+		}
+	}
+}
+
+// prepare compiles the rules of the kinds that were met, on all processors.
+func (r *reader) prepare() {
+	met := map[string]bool{}
+	var wg sync.WaitGroup
+	limit := make(chan struct{}, max(runtime.GOMAXPROCS(0), 1))
+	for _, o := range r.objects {
+		if met[o.Kind] {
+			continue
+		}
+		met[o.Kind] = true
+		wg.Go(func() {
+			limit <- struct{}{}
+			defer func() { <-limit }()
+			_, _ = schemas[o.Kind]() // validate reports the error
+		})
+	}
+	wg.Wait()
+}
+
+// check applies what the API server applies, in its order: unknown fields, nulls, defaults, the schema, metadata, lists, and the CEL rules.
+func (r *reader) check(o *object, rules *rules) {
+	misspelt := &misspellings{at: map[string]bool{}, meant: map[string]bool{}}
+	r.unknownFields(o, o.node, rules.structural, "", misspelt)
+	defaulting.PruneNonNullableNullsWithoutDefaults(o.value, rules.structural)
+	if meta, ok := o.value["metadata"].(map[string]any); ok {
+		if _, ok := meta["namespace"]; !ok {
+			meta["namespace"] = o.Namespace
+		}
+	}
+	defaulting.Default(o.value, rules.structural)
+
+	errs := validation.ValidateCustomResource(nil, o.value, rules.values)
+	errs = append(errs, o.metadata()...)
+	errs = append(errs, listtype.ValidateListSetsAndMaps(nil, rules.structural, o.value)...)
+	faults := r.translate(o, rules, errs, misspelt)
+
+	// The API server evaluates no rule on an object that is malformed. Here they are, so that all faults show at once; but only where a rule
+	// says no by itself, and not about what was refused already.
+	ruled, _ := rules.cel.Validate(context.Background(), nil, rules.structural, o.value, nil, celconfig.RuntimeCELCostBudget)
+	for _, err := range ruled {
+		if d, ok := ruleFault(err); ok && !misspelt.at[d.Field] && !misspelt.meant[d.Field] && !rules.spoilt(d, faults) {
+			r.refuse(o, d)
+		}
+	}
+}
+
+// spoilt says whether a rule's verdict is worth nothing: what it speaks of lies in a field that was refused already, or the rule looks at one.
+func (r *rules) spoilt(d Diagnostic, refused []string) bool {
+	for _, p := range refused {
+		if within(p, d.Field) {
+			return true
+		}
+		name := strings.TrimRight(p[strings.LastIndexByte(p, '.')+1:], "[]0123456789")
+		for _, rule := range r.texts[d.Message] {
+			if name != "" && strings.Contains(rule+" ", "."+name+" ") || strings.Contains(rule, "."+name+")") {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// within says whether inner is outer or a part of it.
+func within(outer, inner string) bool {
+	tail, ok := strings.CutPrefix(inner, outer)
+	return ok && (tail == "" || outer == "" || tail[0] == '.' || tail[0] == '[')
+}
+
+// misspellings are what unknown fields may be the cause of.
+type misspellings struct {
+	at    map[string]bool // objects with an unknown field: that they lack a member is no news
+	meant map[string]bool // fields that may have been meant
+}
+
+// unknownFields refuses fields that the schema does not have: the API server would drop them silently or warn.
+func (r *reader) unknownFields(o *object, n *yaml.Node, s *schema.Structural, path string, m *misspellings) {
+	if s == nil || s.XPreserveUnknownFields {
+		return
+	}
+	switch n.Kind {
+	case yaml.SequenceNode:
+		for i, item := range n.Content {
+			r.unknownFields(o, item, s.Items, fmt.Sprintf("%s[%d]", path, i), m)
+		}
+	case yaml.MappingNode:
+		if s.Type != "object" {
+			return
+		}
+		for i := 0; i+1 < len(n.Content); i += 2 {
+			k, v := n.Content[i], n.Content[i+1]
+			if p, ok := s.Properties[k.Value]; ok {
+				r.unknownFields(o, v, &p, join(path, k.Value), m)
+				continue
+			}
+			if s.AdditionalProperties != nil {
+				r.unknownFields(o, v, s.AdditionalProperties.Structural, join(path, k.Value), m)
+				continue
+			}
+			var known []string
+			for name := range s.Properties {
+				if _, set := child(n, name); set == nil {
+					known = append(known, name)
+				}
+			}
+			m.at[path] = true
+			if near := nearest(k.Value, known); near != "" {
+				m.meant[join(path, near)] = true
+			}
+			r.refuse(o, Diagnostic{Line: k.Line, Field: join(path, k.Value), Reason: string(v1alpha1.ReasonUnknownField), Message: unknown(k.Value, known)})
+		}
+	}
+}
+
+// metadata checks names, labels and annotations by Kubernetes' general rules. Those for the name itself are narrower and stand in the CRD.
+func (o *object) metadata() field.ErrorList {
+	m, ok := o.value["metadata"].(map[string]any)
+	if !ok {
+		return nil
+	}
+	meta := metav1.ObjectMeta{Name: "x", Namespace: "default", Labels: texts(m["labels"]), Annotations: texts(m["annotations"])}
+	if ns, ok := m["namespace"].(string); ok {
+		meta.Namespace = ns
+	}
+	return apivalidation.ValidateObjectMeta(&meta, true, apivalidation.NameIsDNSSubdomain, field.NewPath("metadata"))
+}
+
+func texts(v any) map[string]string {
+	m, _ := v.(map[string]any)
+	out := make(map[string]string, len(m))
+	for k, v := range m {
+		if s, ok := v.(string); ok {
+			out[k] = s
+		}
+	}
+	return out
+}
+
+// keep decodes a valid object into its type.
+func (r *reader) keep(o *object) {
+	data, err := json.Marshal(o.value)
+	if err == nil {
+		switch s := r.set; o.Kind {
+		case "Broker":
+			s.Brokers, err = decode(s.Brokers, data)
+		case "Topic":
+			s.Topics, err = decode(s.Topics, data)
+		case "Subscription":
+			s.Subscriptions, err = decode(s.Subscriptions, data)
+		case "Mailbox":
+			s.Mailboxes, err = decode(s.Mailboxes, data)
+		case "Poller":
+			s.Pollers, err = decode(s.Pollers, data)
+		case "Endpoint":
+			s.Endpoints, err = decode(s.Endpoints, data)
+		case "Pipeline":
+			s.Pipelines, err = decode(s.Pipelines, data)
+		}
+	}
+	if err != nil {
+		r.refuse(o, Diagnostic{Reason: string(v1alpha1.ReasonInvalid), Message: "cannot be read: " + err.Error()})
+	}
+}
+
+func decode[T any](list []*T, data []byte) ([]*T, error) {
+	v := new(T)
+	if err := json.Unmarshal(data, v); err != nil {
+		return list, err
+	}
+	return append(list, v), nil
+}
+
+// translate refuses an object for what the schema says about it, once a field, and gives these fields.
+func (r *reader) translate(o *object, rules *rules, errs field.ErrorList, m *misspellings) []string {
+	var paths []string
+	for _, err := range errs {
+		d := schemaFault(o, rules, err)
+		if m.meant[d.Field] || slices.Contains(paths, d.Field) {
+			continue
+		}
+		paths = append(paths, d.Field)
+		r.refuse(o, d)
+	}
+	return paths
+}
