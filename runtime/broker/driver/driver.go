@@ -115,7 +115,8 @@ const (
 	AtTime   = "Time"
 )
 
-// Window bounds what a source holds unsettled, prefetch included: the only flow control there is.
+// Window bounds what a source holds unsettled, prefetch included: the only flow control there is. A Positional source cannot see what is
+// done before its position moves, so there it bounds what is fetched ahead of Receive, and the caller bounds the rest by not receiving.
 type Window struct{ Messages, Bytes int }
 
 // SourceSpec says what to read and how.
@@ -125,6 +126,10 @@ type SourceSpec struct {
 	Ordering Ordering
 	Window   Window
 	AckWait  time.Duration
+	// OnDemand: nothing is fetched ahead. Each Receive asks for at most len(into) messages and takes back what of that has not come when it
+	// returns; the Window is the caller's affair. For leases, which begin to run when the broker hands a message out. Queues, ordering None
+	// and Strict only.
+	OnDemand bool
 	// Revoke is called before claims are given up and blocks that: on return nothing of them is in flight and what can be settled has been.
 	// ctx ends when the broker waits no longer. Lost says that they are gone already: settle nothing. Both may be nil.
 	Revoke func(ctx context.Context, c []Claim)

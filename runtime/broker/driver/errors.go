@@ -19,6 +19,8 @@ var (
 	ErrInvalid      = errors.New("invalid")
 	ErrGone         = errors.New("nobody listens there any more")
 	ErrPositionLost = errors.New("the position is gone from the broker")
+	// ErrHeldBack: this message was not published because one before it with the same key was not; publish both again, in order.
+	ErrHeldBack = errors.New("a message before it with the same key was not published")
 	// ErrNoSubscription: a message published to this topic now would be stored nowhere.
 	ErrNoSubscription = errors.New("the topic has no subscription that would store the message")
 )

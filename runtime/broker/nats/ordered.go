@@ -1,0 +1,332 @@
+package nats
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	natsgo "github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/waybill-dev/waybill/runtime/broker/driver"
+)
+
+// readerIdle is when the server removes the consumer of a reader that went away without a word.
+const readerIdle = 2 * time.Minute
+
+// A cursorSource reads a stream in order from a cursor of our own. The server's part is a consumer that acknowledges nothing and lives in
+// memory; losing it costs nothing, for it is made anew after the last message that came.
+type cursorSource struct {
+	conn   *conn
+	spec   driver.SourceSpec
+	holder string
+	claim  driver.Claim
+	pull   *puller
+
+	// Of Receive.
+	scratch  []arrival
+	readers  int
+	position uint64 // of the last message that was given out
+	delivery uint64 // its number in the consumer
+
+	// commit serialises writes of the cursor.
+	commit sync.Mutex
+	cursor cursor
+
+	mu     sync.Mutex
+	lost   error  // why the claim has ended
+	reader string // the consumer's name; "" while there is none
+}
+
+func (c *conn) openCursor(ctx context.Context, spec driver.SourceSpec) (*cursorSource, error) {
+	if spec.OnDemand {
+		return nil, fmt.Errorf("source of %s: %w: an ordered reader fetches ahead", spec.Object.Name, driver.ErrUnsupported)
+	}
+	stream, err := c.streamInfo(ctx, spec.Object.Name)
+	if err != nil {
+		return nil, err
+	}
+	cur, err := c.loadCursor(ctx, spec.Object.Name, spec.Group)
+	if err != nil {
+		return nil, err
+	}
+	if err := checkPosition(&spec, &cur, &stream.State); err != nil {
+		return nil, err
+	}
+	s := &cursorSource{conn: c, spec: spec, holder: natsgo.NewInbox()[len(natsgo.InboxPrefix):], cursor: cur, position: cur.Position}
+	claimed := cur.record
+	claimed.Epoch++
+	claimed.Holder = s.holder
+	if err := c.storeCursor(ctx, spec.Object.Name, spec.Group, &s.cursor, claimed); err != nil {
+		return nil, err
+	}
+	s.claim = driver.Claim{Epoch: claimed.Epoch}
+	// What is fetched ahead is in nobody's hands yet: a quarter of the window keeps the reader busy.
+	ahead := driver.Window{Messages: max(1, spec.Window.Messages/4), Bytes: spec.Window.Bytes / 4}
+	s.pull = newPuller(c, ahead, false)
+	if err := s.start(ctx); err != nil {
+		return nil, err
+	}
+	return s, nil
+}
+
+// checkPosition refuses to go on where messages of a topic were deleted before they were read. A queue's messages expire because its
+// owner said so.
+func checkPosition(spec *driver.SourceSpec, cur *cursor, state *jetstream.StreamState) error {
+	if cur.Position > state.LastSeq || spec.Object.Kind == driver.Topic && lost(cur.Position, state) {
+		return positionLost(spec.Object.Name, spec.Group, cur.Position, state.FirstSeq)
+	}
+	return nil
+}
+
+// readerName is the consumer of one reader of a group. Every start has one of its own, so that nothing of an earlier one can be taken for
+// its messages.
+func readerName(group string, epoch uint64, n int) string {
+	return readersOf(group, epoch) + strconv.Itoa(n)
+}
+
+// readersOf is what the names of the consumers of one claim begin with.
+func readersOf(group string, epoch uint64) string {
+	if group == "" {
+		group = queueCursor
+	}
+	return strings.Join([]string{"reader", group, strconv.FormatUint(epoch, 10), ""}, "-")
+}
+
+func (s *cursorSource) Settling() driver.Settling { return driver.Positional }
+
+// start makes a consumer after the last message given out and pulls from it.
+func (s *cursorSource) start(ctx context.Context) error {
+	if err := s.conn.waitOnline(ctx); err != nil {
+		return err
+	}
+	s.forget(ctx)
+	s.readers++
+	name := readerName(s.spec.Group, s.claim.Epoch, s.readers)
+	_, err := s.conn.js.CreateConsumer(ctx, s.spec.Object.Name, jetstream.ConsumerConfig{
+		Name:              name,
+		DeliverPolicy:     jetstream.DeliverByStartSequencePolicy,
+		OptStartSeq:       s.position + 1,
+		AckPolicy:         jetstream.AckNonePolicy,
+		MaxDeliver:        1,
+		MemoryStorage:     true,
+		Replicas:          1,
+		InactiveThreshold: readerIdle,
+		Metadata:          map[string]string{metaKind: "Reader", metaGroup: s.spec.Group},
+	})
+	if err != nil {
+		return missing("stream "+s.spec.Object.Name, err)
+	}
+	s.setReader(name)
+	s.delivery = 0
+	s.pull.forget()
+	return s.pull.start(s.spec.Object.Name, name)
+}
+
+// forget removes the consumer, as a courtesy: the server would do it after a while.
+func (s *cursorSource) forget(ctx context.Context) {
+	if name := s.setReader(""); name != "" {
+		_ = s.conn.js.DeleteConsumer(ctx, s.spec.Object.Name, name)
+	}
+}
+
+// setReader returns the reader there was.
+func (s *cursorSource) setReader(name string) string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	old := s.reader
+	s.reader = name
+	return old
+}
+
+func (s *cursorSource) Receive(ctx context.Context, into []driver.Delivery) (int, error) {
+	if len(into) == 0 {
+		return 0, nil
+	}
+	for {
+		if err := s.lostErr(); err != nil {
+			return 0, err
+		}
+		batch, err := s.pull.take(ctx, s.scratch[:0], len(into))
+		s.scratch = batch
+		if err == nil {
+			if len(batch) == 0 {
+				return 0, nil
+			}
+			var n int
+			if n, err = s.deliver(ctx, batch, into); n > 0 {
+				return n, nil
+			}
+		}
+		if restartable(err) {
+			err = s.start(ctx)
+		}
+		if err != nil {
+			if ctx.Err() != nil {
+				return 0, nil
+			}
+			return 0, err
+		}
+	}
+}
+
+// deliver turns arrivals into deliveries as long as none is missing between them. A gap that the stream does not explain is fetched anew;
+// messages that the stream deleted before they were read end the claim.
+func (s *cursorSource) deliver(ctx context.Context, batch []arrival, into []driver.Delivery) (int, error) {
+	var dec decoder
+	var ids identities
+	n := 0
+	var end error
+	s.mu.Lock()
+	reader := s.reader
+	s.mu.Unlock()
+	for i := range batch {
+		m := batch[i].m
+		o, ok := parseReply(m.Reply)
+		if !ok || o.consumer != reader || o.sequence <= s.position {
+			continue
+		}
+		if o.delivery != s.delivery+1 {
+			end = errSilent
+			break
+		}
+		if o.sequence != s.position+1 && s.spec.Object.Kind == driver.Topic {
+			if end = s.explain(ctx, o.sequence); end != nil {
+				break
+			}
+		}
+		s.position, s.delivery = o.sequence, o.delivery
+		d := &into[n]
+		*d = driver.Delivery{Claim: s.claim, Position: int64(o.sequence), Count: int(o.deliveries), Ref: s}
+		dec.decode(&d.Message, m, s.spec.Object.Name, o.sequence)
+		ids.add(o.sequence)
+		n++
+	}
+	ids.assign(s.spec.Object.Name, into[:n])
+	if end != nil {
+		s.pull.interrupt(end)
+	}
+	return n, end
+}
+
+// explain says whether the sequences between the last message and next were deleted one by one, which is no loss of ours, or by
+// retention.
+func (s *cursorSource) explain(ctx context.Context, next uint64) error {
+	info, err := s.conn.streamInfo(ctx, s.spec.Object.Name)
+	if err != nil {
+		return err
+	}
+	if info.State.FirstSeq > s.position+1 {
+		err := positionLost(s.spec.Object.Name, s.spec.Group, s.position, info.State.FirstSeq)
+		s.lose(err, false)
+		return err
+	}
+	return nil
+}
+
+func (s *cursorSource) lostErr() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.lost
+}
+
+// lose ends the claim.
+func (s *cursorSource) lose(err error, tell bool) {
+	s.mu.Lock()
+	first := s.lost == nil
+	if first {
+		s.lost = err
+	}
+	s.mu.Unlock()
+	if first {
+		s.pull.signal()
+		if tell && s.spec.Lost != nil {
+			s.spec.Lost([]driver.Claim{s.claim})
+		}
+	}
+}
+
+// Settle moves the cursor to the furthest delivery that is done.
+func (s *cursorSource) Settle(ctx context.Context, settlements []driver.Settlement) []error {
+	errs := make([]error, len(settlements))
+	var furthest uint64
+	for i := range settlements {
+		st := &settlements[i]
+		switch {
+		case st.Verb != driver.Done:
+			errs[i] = fmt.Errorf("delivery: %w: an ordered reader releases nothing, it is closed instead", driver.ErrUnsupported)
+		case st.D.Claim != s.claim:
+			errs[i] = driver.ErrStale
+		case st.D.Ref != any(s):
+			errs[i] = fmt.Errorf("delivery: %w: another source gave it out", driver.ErrInvalid)
+		default:
+			furthest = max(furthest, uint64(st.D.Position))
+		}
+	}
+	if furthest == 0 {
+		return errs
+	}
+	if err := s.move(ctx, furthest); err != nil {
+		for i := range errs {
+			if errs[i] == nil {
+				errs[i] = err
+			}
+		}
+	}
+	return errs
+}
+
+func (s *cursorSource) move(ctx context.Context, position uint64) error {
+	s.commit.Lock()
+	defer s.commit.Unlock()
+	if err := s.lostErr(); err != nil {
+		if errors.Is(err, driver.ErrPositionLost) {
+			return fmt.Errorf("%w: %w", driver.ErrStale, err)
+		}
+		return err
+	}
+	if position <= s.cursor.Position {
+		return nil
+	}
+	r := s.cursor.record
+	r.Position, r.Epoch, r.Holder = position, s.claim.Epoch, s.holder
+	if err := s.conn.storeCursor(ctx, s.spec.Object.Name, s.spec.Group, &s.cursor, r); err != nil {
+		if errors.Is(err, driver.ErrStale) {
+			s.lose(err, true)
+		}
+		return err
+	}
+	if s.spec.Object.Kind == driver.Queue {
+		// What is done leaves the queue, and makes room in it. If this fails the next move does it.
+		_ = s.conn.purgeUpTo(ctx, s.spec.Object.Name, position)
+	}
+	return nil
+}
+
+// purgeUpTo deletes the messages of a stream up to position.
+func (c *conn) purgeUpTo(ctx context.Context, stream string, position uint64) error {
+	m := &natsgo.Msg{Subject: c.apiPrefix + "STREAM.PURGE." + stream, Data: []byte(`{"seq":` + strconv.FormatUint(position+1, 10) + `}`)}
+	_, _, err := c.request(ctx, m)
+	return err
+}
+
+// Extend does nothing: a claim has no deadline.
+func (s *cursorSource) Extend(_ context.Context, ds []*driver.Delivery) []error {
+	return make([]error, len(ds))
+}
+
+func (s *cursorSource) Drain() { s.pull.stop() }
+
+// Close stops reading. What is not settled is read again from the cursor by whoever opens it next.
+func (s *cursorSource) Close(ctx context.Context) error {
+	s.pull.stop()
+	s.pull.stopped(ctx)
+	if _, err := s.conn.online(); err == nil {
+		s.forget(ctx)
+	}
+	return nil
+}

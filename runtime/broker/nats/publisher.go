@@ -1,0 +1,221 @@
+package nats
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+
+	natsgo "github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/waybill-dev/waybill/runtime/broker/driver"
+	"github.com/waybill-dev/waybill/runtime/message"
+)
+
+// Publisher opens one for a Topic or Queue, which must exist.
+func (c *conn) Publisher(ctx context.Context, s driver.PublisherSpec) (driver.Publisher, error) {
+	if s.Object.Kind == driver.Group {
+		return nil, fmt.Errorf("publisher of %s: %w: a group cannot be published to", s.Object.Name, driver.ErrInvalid)
+	}
+	info, err := c.streamInfo(ctx, s.Object.Name)
+	if err != nil {
+		return nil, err
+	}
+	subject, err := publishSubject(&info.Config)
+	if err != nil {
+		return nil, err
+	}
+	p := &publisher{
+		conn:    c,
+		stream:  s.Object.Name,
+		subject: subject,
+		atomic:  c.features.AtomicBatch && info.Config.AllowAtomicPublish,
+		wake:    make(chan struct{}, 1),
+		stop:    make(chan struct{}),
+		stopped: make(chan struct{}),
+	}
+	go p.run()
+	return p, nil
+}
+
+// publishSubject is the first subject of a stream that a message can be published to.
+func publishSubject(cfg *jetstream.StreamConfig) (string, error) {
+	for _, s := range cfg.Subjects {
+		if !strings.ContainsAny(s, "*>") {
+			return s, nil
+		}
+	}
+	return "", fmt.Errorf("stream %s: %w: none of its subjects %q is free of wildcards, so there is none to publish to", cfg.Name, driver.ErrConflict, cfg.Subjects)
+}
+
+// publisher gathers what its callers give it and sends it in atomic batches. While one batch is on its way the next gathers, so that
+// callers share the server's disk syncs without anyone waiting for a timer.
+type publisher struct {
+	conn    *conn
+	stream  string
+	subject string
+	atomic  bool
+
+	mu     sync.Mutex
+	queue  []*call
+	closed bool
+
+	wake    chan struct{}
+	stop    chan struct{}
+	stopped chan struct{}
+}
+
+// A call is one Publish. It belongs to the caller until it is taken from the queue, to the collector until done is closed.
+type call struct {
+	ms    []message.Message
+	sizes []int // of headers and data
+	errs  []error
+	taken bool // under publisher.mu
+	done  chan struct{}
+}
+
+func (p *publisher) Publish(ctx context.Context, ms []message.Message) []error {
+	if len(ms) == 0 {
+		return nil
+	}
+	if err := ctx.Err(); err != nil {
+		return all(len(ms), err)
+	}
+	if _, err := p.conn.online(); err != nil {
+		return all(len(ms), err)
+	}
+	c := &call{ms: ms, sizes: make([]int, len(ms)), errs: make([]error, len(ms)), done: make(chan struct{})}
+	for i := range ms {
+		size, err := check(&ms[i])
+		if size += len(ms[i].Data); err == nil && size > p.conn.features.MaxMessageBytes {
+			err = fmt.Errorf("%w: %d bytes with headers, the server takes %d", driver.ErrTooLarge, size, p.conn.features.MaxMessageBytes)
+		}
+		c.sizes[i], c.errs[i] = size, err
+	}
+	p.mu.Lock()
+	if p.closed {
+		p.mu.Unlock()
+		return all(len(ms), errPublisherClosed)
+	}
+	p.queue = append(p.queue, c)
+	p.mu.Unlock()
+	select {
+	case p.wake <- struct{}{}:
+	default:
+	}
+	select {
+	case <-c.done:
+		return c.errs
+	case <-ctx.Done():
+	}
+	p.mu.Lock()
+	taken := c.taken
+	if !taken {
+		for i := range p.queue {
+			if p.queue[i] == c {
+				p.queue = append(p.queue[:i], p.queue[i+1:]...)
+				break
+			}
+		}
+	}
+	p.mu.Unlock()
+	if !taken {
+		return all(len(ms), ctx.Err())
+	}
+	select {
+	case <-c.done: // it finished meanwhile
+		return c.errs
+	default:
+		return all(len(ms), fmt.Errorf("%w: %w", driver.ErrUnknown, ctx.Err()))
+	}
+}
+
+var errPublisherClosed = errors.New("the publisher is closed")
+
+// Close lets what was given finish, and ends with ctx at the latest.
+func (p *publisher) Close(ctx context.Context) error {
+	p.mu.Lock()
+	if !p.closed {
+		p.closed = true
+		close(p.stop)
+	}
+	p.mu.Unlock()
+	select {
+	case <-p.stopped:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// run is the collector.
+func (p *publisher) run() {
+	defer close(p.stopped)
+	s := &sender{p: p, enc: newEncoder()}
+	for {
+		p.mu.Lock()
+		calls := p.queue
+		p.queue = nil
+		for _, c := range calls {
+			c.taken = true
+		}
+		closed := p.closed
+		p.mu.Unlock()
+		if len(calls) > 0 {
+			s.send(calls)
+			for _, c := range calls {
+				close(c.done)
+			}
+			continue
+		}
+		if closed {
+			return
+		}
+		select {
+		case <-p.wake:
+		case <-p.stop:
+		}
+	}
+}
+
+func all(n int, err error) []error {
+	errs := make([]error, n)
+	for i := range errs {
+		errs[i] = err
+	}
+	return errs
+}
+
+// streamInfo is what the server says of a stream; ErrMissing when there is none.
+func (c *conn) streamInfo(ctx context.Context, name string) (*jetstream.StreamInfo, error) {
+	if err := validStream(name); err != nil {
+		return nil, err
+	}
+	s, err := c.js.Stream(ctx, name)
+	if err != nil {
+		return nil, missing("stream "+name, err)
+	}
+	return s.CachedInfo(), nil
+}
+
+// validStream refuses names that would become another API subject.
+func validStream(name string) error {
+	if name == "" || strings.ContainsAny(name, " \t\r\n.*>/\\") {
+		return fmt.Errorf("name %q: %w: NATS takes no empty name and none with spaces, dots, wildcards or slashes", name, driver.ErrInvalid)
+	}
+	return nil
+}
+
+// replied reads what a stream answered a publish with.
+func replied(m *natsgo.Msg) (duplicate bool, err error) {
+	ack, err := parseAck(m.Data)
+	if err != nil {
+		return false, fmt.Errorf("%w: the server's answer cannot be read: %w", driver.ErrUnknown, err)
+	}
+	if ack.Error != nil {
+		return false, ack.Error
+	}
+	return ack.Duplicate, nil
+}

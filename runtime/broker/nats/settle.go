@@ -1,0 +1,141 @@
+package nats
+
+import (
+	"context"
+	"fmt"
+	"strconv"
+	"time"
+	"unsafe"
+
+	natsgo "github.com/nats-io/nats.go"
+
+	"github.com/waybill-dev/waybill/runtime/broker/driver"
+)
+
+// What a consumer is told about a delivery.
+const (
+	ackDone    = "+ACK"
+	ackRelease = "-NAK"
+	ackExtend  = "+WPI"
+)
+
+// ack is one word to a consumer about one delivery.
+type ack struct {
+	reply string
+	body  string
+}
+
+// acknowledge sends acks of one consumer and returns when the server has taken all: a consumer works them off in order, so only the last
+// asks for an answer. That holds within one connection; if it was renewed meanwhile, all fail.
+func (c *conn) acknowledge(ctx context.Context, acks []ack) error {
+	s, err := c.online()
+	if err != nil {
+		return err
+	}
+	last := len(acks) - 1
+	for _, a := range acks[:last] {
+		if err := c.nc.Publish(a.reply, bytesOf(a.body)); err != nil {
+			return err
+		}
+	}
+	_, _, err = c.request(ctx, &natsgo.Msg{Subject: acks[last].reply, Data: bytesOf(acks[last].body)})
+	if err == nil && s.ctx.Err() != nil {
+		err = errAway
+	}
+	return err
+}
+
+// bytesOf shows a string as bytes, to be read only.
+func bytesOf(s string) []byte { return unsafe.Slice(unsafe.StringData(s), len(s)) }
+
+// handleOf is the Handle of a delivery: its reply subject, not copied.
+func handleOf(reply string) []byte { return bytesOf(reply) }
+
+func body(s *driver.Settlement) string {
+	switch {
+	case s.Verb == driver.Done:
+		return ackDone
+	case s.After > 0:
+		return ackRelease + ` {"delay": ` + strconv.FormatInt(int64(s.After), 10) + "}"
+	}
+	return ackRelease
+}
+
+func (s *durableSource) Settle(ctx context.Context, settlements []driver.Settlement) []error {
+	errs := make([]error, len(settlements))
+	acks := make([]ack, 0, len(settlements))
+	sent := make([]int, 0, len(settlements))
+	now := time.Now()
+	for i := range settlements {
+		if errs[i] = s.owns(settlements[i].D, now); errs[i] == nil {
+			acks = append(acks, ack{settlements[i].D.Ref.(*held).reply, body(&settlements[i])})
+			sent = append(sent, i)
+		}
+	}
+	if len(acks) == 0 {
+		return errs
+	}
+	if err := s.conn.acknowledge(ctx, acks); err != nil {
+		err = fmt.Errorf("stream %s: settling: %w", s.spec.Object.Name, err)
+		for _, i := range sent {
+			errs[i] = err
+		}
+		return errs
+	}
+	messages, bytes := 0, 0
+	for _, i := range sent {
+		h := settlements[i].D.Ref.(*held)
+		if s.unlink(h) {
+			messages++
+			bytes += h.size
+		}
+	}
+	s.release(messages, bytes)
+	return errs
+}
+
+// owns says whether this source may still settle d. The server would take the word of whoever held it before.
+func (s *durableSource) owns(d *driver.Delivery, now time.Time) error {
+	h, ok := d.Ref.(*held)
+	if !ok || h.source != s {
+		return fmt.Errorf("delivery: %w: another source gave it out", driver.ErrInvalid)
+	}
+	s.mu.Lock()
+	out := h.out
+	s.mu.Unlock()
+	if out {
+		return driver.ErrStale
+	}
+	if !now.Before(d.Deadline) {
+		if s.unlink(h) {
+			s.release(1, h.size)
+		}
+		return driver.ErrStale
+	}
+	return nil
+}
+
+func (s *durableSource) Extend(ctx context.Context, ds []*driver.Delivery) []error {
+	errs := make([]error, len(ds))
+	acks := make([]ack, 0, len(ds))
+	now := time.Now() // before the server counts anew
+	for i, d := range ds {
+		if errs[i] = s.owns(d, now); errs[i] == nil {
+			acks = append(acks, ack{d.Ref.(*held).reply, ackExtend})
+		}
+	}
+	if len(acks) == 0 {
+		return errs
+	}
+	err := s.conn.acknowledge(ctx, acks)
+	for i, d := range ds {
+		switch {
+		case errs[i] != nil:
+		case err != nil:
+			errs[i] = fmt.Errorf("stream %s: extending: %w", s.spec.Object.Name, err)
+		default:
+			d.Deadline = now.Add(s.ackWait)
+		}
+	}
+	return errs
+}

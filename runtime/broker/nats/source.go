@@ -1,0 +1,318 @@
+package nats
+
+import (
+	"context"
+	"fmt"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/waybill-dev/waybill/runtime/broker/driver"
+)
+
+// queueConsumer is the durable consumer of a Queue.
+const queueConsumer = "waybill"
+
+// defaultWindow is used where a spec gives none.
+const defaultWindow = 256
+
+// positional reports whether an object of this kind and ordering is read by a cursor of ours.
+func positional(k driver.Kind, o driver.Ordering) bool {
+	return o == driver.Key || o == driver.Strict && k != driver.Queue
+}
+
+// Source opens a consumer. The position must have been made by Ensure.
+func (c *conn) Source(ctx context.Context, s driver.SourceSpec) (driver.Source, error) {
+	if err := validStream(s.Object.Name); err != nil {
+		return nil, err
+	}
+	switch {
+	case s.Object.Kind == driver.Queue && s.Group == "":
+	case s.Object.Kind == driver.Topic && s.Group != "":
+		if err := validStream(s.Group); err != nil {
+			return nil, fmt.Errorf("group: %w", err)
+		}
+	default:
+		return nil, fmt.Errorf("source: %w: a Topic is read by a group, a Queue without one", driver.ErrInvalid)
+	}
+	if s.Window.Messages <= 0 {
+		s.Window.Messages = defaultWindow
+	}
+	if positional(s.Object.Kind, s.Ordering) {
+		return c.openCursor(ctx, s)
+	}
+	return c.openDurable(ctx, s)
+}
+
+// A durableSource reads through a durable consumer: the server counts who has what, each message is settled by itself, and several
+// sources share the work.
+type durableSource struct {
+	conn     *conn
+	spec     driver.SourceSpec
+	consumer string
+	ackWait  time.Duration
+	pull     *puller
+
+	scratch []arrival // of Receive
+
+	mu       sync.Mutex
+	first    *held // unsettled deliveries in the order in which they came
+	last     *held
+	draining bool
+}
+
+// held is a delivery that is not settled.
+type held struct {
+	source     *durableSource
+	reply      string
+	size       int
+	prev, next *held
+	out        bool // settled or given up
+}
+
+func (c *conn) openDurable(ctx context.Context, spec driver.SourceSpec) (*durableSource, error) {
+	name := spec.Group
+	if spec.Object.Kind == driver.Queue {
+		name = queueConsumer
+	}
+	info, err := c.consumerInfo(ctx, spec.Object.Name, name)
+	if err != nil {
+		return nil, err
+	}
+	if info.Config.AckPolicy != jetstream.AckExplicitPolicy || info.Config.DeliverSubject != "" {
+		return nil, fmt.Errorf("consumer %s of stream %s: %w: it must be a pull consumer with explicit acknowledgement", name, spec.Object.Name, driver.ErrConflict)
+	}
+	if spec.Object.Kind == driver.Topic {
+		stream, err := c.streamInfo(ctx, spec.Object.Name)
+		if err != nil {
+			return nil, err
+		}
+		if lost(info.Delivered.Stream, &stream.State) {
+			return nil, positionLost(spec.Object.Name, name, info.Delivered.Stream, stream.State.FirstSeq)
+		}
+	}
+	s := &durableSource{conn: c, spec: spec, consumer: name, ackWait: info.Config.AckWait}
+	s.pull = newPuller(c, spec.Window, true)
+	if spec.OnDemand {
+		return s, nil
+	}
+	return s, s.pull.start(spec.Object.Name, name)
+}
+
+// consumerInfo is what the server says of a consumer: ErrMissing when the stream, ErrPositionLost when the consumer is not there.
+func (c *conn) consumerInfo(ctx context.Context, stream, name string) (*jetstream.ConsumerInfo, error) {
+	cons, err := c.js.Consumer(ctx, stream, name)
+	if err != nil {
+		if apiCode(err) == jetstream.JSErrCodeConsumerNotFound || apiCode(err) == jetstream.JSErrCodeConsumerDoesNotExist {
+			return nil, fmt.Errorf("consumer %s of stream %s: %w", name, stream, driver.ErrPositionLost)
+		}
+		return nil, missing("stream "+stream, err)
+	}
+	return cons.CachedInfo(), nil
+}
+
+// lost reports whether messages after position were deleted before they were read, or the stream is another than it was.
+func lost(position uint64, state *jetstream.StreamState) bool {
+	return position+1 < state.FirstSeq || position > state.LastSeq
+}
+
+func positionLost(stream, group string, position, first uint64) error {
+	return fmt.Errorf("stream %s, group %s: %w: it stood at %d and the oldest message left is %d; seek to a new position to go on",
+		stream, group, driver.ErrPositionLost, position, first)
+}
+
+func (s *durableSource) Settling() driver.Settling { return driver.PerMessage }
+
+func (s *durableSource) Receive(ctx context.Context, into []driver.Delivery) (int, error) {
+	if len(into) == 0 {
+		return 0, nil
+	}
+	if s.spec.OnDemand {
+		return s.receiveOnDemand(ctx, into)
+	}
+	batch, err := s.take(ctx, s.pull, len(into))
+	if err != nil {
+		return 0, err
+	}
+	return s.deliver(batch, into), nil
+}
+
+// receiveOnDemand asks for len(into) messages and takes the request back when it returns: nothing is fetched that nobody waits for.
+func (s *durableSource) receiveOnDemand(ctx context.Context, into []driver.Delivery) (int, error) {
+	p := newPuller(s.conn, driver.Window{Messages: len(into)}, true)
+	s.mu.Lock()
+	if s.draining {
+		s.mu.Unlock()
+		return 0, driver.ErrDrained
+	}
+	s.pull = p
+	s.mu.Unlock()
+	batch, err := s.take(ctx, p, len(into))
+	p.stop()
+	flush, cancel := context.WithTimeout(context.Background(), apiTimeout)
+	defer cancel()
+	p.stopped(flush)
+	batch = append(batch, p.rest()...)
+	if len(batch) == 0 {
+		return 0, err
+	}
+	return s.deliver(batch, into), nil
+}
+
+// take waits for messages of p, and starts it (anew) where that is needed.
+func (s *durableSource) take(ctx context.Context, p *puller, limit int) ([]arrival, error) {
+	for {
+		batch, err := p.take(ctx, s.scratch[:0], limit)
+		s.scratch = batch
+		if err == nil || !restartable(err) {
+			return batch, err
+		}
+		if err := s.start(ctx, p); err != nil {
+			if ctx.Err() != nil {
+				return nil, nil
+			}
+			return nil, err
+		}
+	}
+}
+
+// start starts p once there is a connection and the consumer is known to be there: a pull request cannot tell one that is gone from one
+// that is moving to another server.
+func (s *durableSource) start(ctx context.Context, p *puller) error {
+	if err := s.conn.waitOnline(ctx); err != nil {
+		return err
+	}
+	if _, err := s.conn.consumerInfo(ctx, s.spec.Object.Name, s.consumer); err != nil {
+		return err
+	}
+	return p.start(s.spec.Object.Name, s.consumer)
+}
+
+// deliver turns arrivals into deliveries and notes them as held.
+func (s *durableSource) deliver(batch []arrival, into []driver.Delivery) int {
+	notes := make([]held, len(batch))
+	var dec decoder
+	var ids identities
+	n := 0
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for i := range batch {
+		m := batch[i].m
+		o, ok := parseReply(m.Reply)
+		if !ok {
+			s.release(1, m.Size())
+			continue
+		}
+		h := &notes[i]
+		h.source, h.reply, h.size = s, m.Reply, m.Size()
+		s.link(h)
+		d := &into[n]
+		*d = driver.Delivery{Count: int(o.deliveries), Deadline: batch[i].at.Add(s.ackWait), Handle: handleOf(m.Reply), Ref: h}
+		dec.decode(&d.Message, m, s.spec.Object.Name, o.sequence)
+		ids.add(o.sequence)
+		n++
+	}
+	ids.assign(s.spec.Object.Name, into[:n])
+	return n
+}
+
+func (s *durableSource) link(h *held) {
+	h.prev = s.last
+	if s.last != nil {
+		s.last.next = h
+	} else {
+		s.first = h
+	}
+	s.last = h
+}
+
+// unlink gives a delivery up, once.
+func (s *durableSource) unlink(h *held) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if h.out {
+		return false
+	}
+	h.out = true
+	if h.prev != nil {
+		h.prev.next = h.next
+	} else {
+		s.first = h.next
+	}
+	if h.next != nil {
+		h.next.prev = h.prev
+	} else {
+		s.last = h.prev
+	}
+	h.prev, h.next = nil, nil
+	return true
+}
+
+// release frees a share of the window.
+func (s *durableSource) release(messages, bytes int) {
+	if !s.spec.OnDemand {
+		s.pull.release(messages, bytes)
+	}
+}
+
+func (s *durableSource) Drain() {
+	s.mu.Lock()
+	s.draining = true
+	p := s.pull
+	s.mu.Unlock()
+	p.stop()
+}
+
+// Close hands back what is not settled, in the order in which it came.
+func (s *durableSource) Close(ctx context.Context) error {
+	s.Drain()
+	s.mu.Lock()
+	p := s.pull
+	s.mu.Unlock()
+	p.stopped(ctx)
+	var replies []string
+	s.mu.Lock()
+	for h := s.first; h != nil; h = h.next {
+		h.out = true
+		replies = append(replies, h.reply)
+	}
+	s.first, s.last = nil, nil
+	s.mu.Unlock()
+	for _, a := range p.rest() {
+		replies = append(replies, a.m.Reply)
+	}
+	if len(replies) == 0 {
+		return nil
+	}
+	acks := make([]ack, len(replies))
+	for i, r := range replies {
+		acks[i] = ack{r, ackRelease}
+	}
+	if err := s.conn.acknowledge(ctx, acks); err != nil {
+		return fmt.Errorf("stream %s: %d messages were not handed back and come again after their ack wait: %w", s.spec.Object.Name, len(acks), err)
+	}
+	return nil
+}
+
+// identities builds the identities of a batch in one string.
+type identities struct{ sequences []uint64 }
+
+func (b *identities) add(seq uint64) { b.sequences = append(b.sequences, seq) }
+
+func (b *identities) assign(stream string, into []driver.Delivery) {
+	buf := make([]byte, 0, len(b.sequences)*(len(stream)+12))
+	ends := make([]int, len(b.sequences))
+	for i, seq := range b.sequences {
+		buf = append(buf, stream...)
+		buf = append(buf, '/')
+		buf = strconv.AppendUint(buf, seq, 10)
+		ends[i] = len(buf)
+	}
+	all, start := string(buf), 0
+	for i, end := range ends {
+		into[i].Identity = all[start:end]
+		start = end
+	}
+}
