@@ -1,0 +1,123 @@
+package step
+
+import (
+	"context"
+	"net/http"
+	"sync"
+
+	"github.com/waybill-dev/waybill/runtime/flow"
+	"github.com/waybill-dev/waybill/runtime/outbound"
+)
+
+// call sends each event to an HTTP server, several at a time, and puts the answer in its place: a 2xx answer's body is the new data, an
+// answer without a body leaves the event as it is, 204 drops it. Events leave in the order in which they came, whichever is answered first.
+//
+// Inputs that must keep their order are sent one after the other, and nothing is sent behind one that failed; the events of one input, and
+// inputs of different lanes, are sent at once.
+type call struct {
+	client      *outbound.Client
+	target      *outbound.Target
+	concurrency int
+}
+
+func (c *call) Process(ctx context.Context, b *flow.Batch) {
+	if ended(ctx, b) {
+		return
+	}
+	answers := make([]*outbound.Response, len(b.Events))
+	errs := make([]error, len(b.Events))
+	if len(b.Events) == 1 {
+		c.send(ctx, b, 0, answers, errs)
+	} else {
+		turns := make(chan struct{}, c.concurrency)
+		var lanes sync.WaitGroup
+		for _, inputs := range byLane(b) {
+			lanes.Go(func() {
+				for _, events := range inputs {
+					var all sync.WaitGroup
+					for i := events.from; i < events.to; i++ {
+						turns <- struct{}{}
+						all.Go(func() {
+							defer func() { <-turns }()
+							c.send(ctx, b, i, answers, errs)
+						})
+					}
+					all.Wait()
+					if !succeeded(b, events, errs) {
+						return // the flow holds back what stands behind
+					}
+				}
+			})
+		}
+		lanes.Wait()
+	}
+	for i := range errs {
+		if errs[i] != nil {
+			b.Fail(b.Events[i].Input, errs[i])
+		}
+	}
+	keep(b, NoContent, func(i int, e *flow.Event) bool {
+		answer := answers[i]
+		switch {
+		case answer == nil:
+			return true // not sent: it stands behind one that failed
+		case answer.Status == http.StatusNoContent:
+			b.Inputs[e.Input].Reached = true
+			return false
+		}
+		replace(e, answer)
+		return true
+	})
+}
+
+func (c *call) send(ctx context.Context, b *flow.Batch, i int, answers []*outbound.Response, errs []error) {
+	if b.Inputs[b.Events[i].Input].Err != nil {
+		return
+	}
+	if errs[i] = ctx.Err(); errs[i] == nil {
+		answers[i], errs[i] = c.client.Send(ctx, c.target, &b.Events[i].Message)
+	}
+}
+
+// span is the events of one input: their indexes from the first to before the last.
+type span struct{ from, to int }
+
+// byLane groups the events by lane and in it by input.
+func byLane(b *flow.Batch) [][]span {
+	var lanes [][]span
+	lane := -1
+	for i := 0; i < len(b.Events); {
+		input, from := b.Events[i].Input, i
+		for i < len(b.Events) && b.Events[i].Input == input {
+			i++
+		}
+		if l := b.Lane(input); l != lane {
+			lane = l
+			lanes = append(lanes, nil)
+		}
+		last := &lanes[len(lanes)-1]
+		*last = append(*last, span{from, i})
+	}
+	return lanes
+}
+
+func succeeded(b *flow.Batch, events span, errs []error) bool {
+	for i := events.from; i < events.to; i++ {
+		if errs[i] != nil || b.Inputs[b.Events[i].Input].Err != nil {
+			return false
+		}
+	}
+	return true
+}
+
+// replace puts an answer in the event's place.
+func replace(e *flow.Event, answer *outbound.Response) {
+	if len(answer.Body) == 0 {
+		return
+	}
+	e.Message.Data, e.Message.DataSchema = answer.Body, ""
+	if e.Message.DataContentType = answer.Header.Get("Content-Type"); e.Message.DataContentType == "" {
+		e.Message.DataContentType = "application/octet-stream" // as RFC 9110 reads a body without a type
+	}
+	forget(e)
+}
