@@ -24,6 +24,9 @@ type Plan struct {
 	Brokers   []Broker  `json:"brokers"` // sorted by Name
 	// Objects are the broker objects that must exist before the plan can run, in the order in which they are to be made.
 	Objects []Object `json:"objects,omitempty"`
+	// Paused: the objects are made and kept, but nothing is delivered. A Mailbox still takes messages and hands out none; a Topic and an
+	// Endpoint are never paused.
+	Paused bool `json:"paused,omitempty"`
 
 	Topic    *Topic    `json:"topic,omitempty"`
 	Mailbox  *Mailbox  `json:"mailbox,omitempty"`
@@ -65,6 +68,8 @@ type TLS struct {
 	CA         *SecretRef `json:"ca,omitempty"`
 	ClientCert *SecretRef `json:"clientCert,omitempty"`
 	ClientKey  *SecretRef `json:"clientKey,omitempty"`
+	// ServerName is the name that the server's certificate must bear; empty: the host of the address.
+	ServerName string `json:"serverName,omitempty"`
 }
 
 // SecretRef names one key of a Secret.

@@ -1,0 +1,81 @@
+package compile
+
+import (
+	"github.com/waybill-dev/waybill/api/v1alpha1"
+	"github.com/waybill-dev/waybill/runtime/plan"
+)
+
+func (c *compiler) bearer(s *subject, field string, b *v1alpha1.BearerAuth) *plan.Auth {
+	if b == nil {
+		return nil
+	}
+	ref := c.secretKey(s, field+".bearer.secretRef", b.SecretRef, v1alpha1.SecretKeyToken)
+	return &plan.Auth{Bearer: &ref}
+}
+
+func (c *compiler) gatewayAuth(s *subject, field string, a *v1alpha1.GatewayAuth) *plan.Auth {
+	if a == nil {
+		return nil
+	}
+	if a.Bearer == nil {
+		s.refuse(field, v1alpha1.ReasonInvalid, "auth needs bearer: name a Secret in bearer.secretRef, or remove auth")
+		return nil
+	}
+	return c.bearer(s, field, a.Bearer)
+}
+
+// clientAuth is what Waybill shows to a server.
+func (c *compiler) clientAuth(s *subject, field string, a *v1alpha1.ClientAuth) *plan.Auth {
+	if a == nil {
+		return nil
+	}
+	if !exactlyOne(s, field, []string{"bearer", "basic", "header"}, a.Bearer != nil, a.Basic != nil, a.Header != nil) {
+		return nil
+	}
+	switch {
+	case a.Bearer != nil:
+		return c.bearer(s, field, a.Bearer)
+	case a.Basic != nil:
+		name := a.Basic.SecretRef.Name
+		c.secretKeys(s, field+".basic.secretRef", name, v1alpha1.SecretKeyUsername, v1alpha1.SecretKeyPassword)
+		return &plan.Auth{Basic: &plan.BasicAuth{
+			Username: plan.SecretRef{Name: name, Key: v1alpha1.SecretKeyUsername},
+			Password: plan.SecretRef{Name: name, Key: v1alpha1.SecretKeyPassword},
+		}}
+	default:
+		return &plan.Auth{Header: &plan.HeaderAuth{
+			Name:  a.Header.Name,
+			Value: c.secretKey(s, field+".header.secretRef", a.Header.SecretRef, v1alpha1.SecretKeyToken),
+		}}
+	}
+}
+
+// exactlyOne checks a union.
+func exactlyOne(s *subject, field string, names []string, present ...bool) bool {
+	n := 0
+	for _, p := range present {
+		if p {
+			n++
+		}
+	}
+	if n != 1 {
+		s.refuse(field, v1alpha1.ReasonInvalid, "exactly one of %s must be set, and %s", list(names, "and"), map[bool]string{true: "none is", false: "more are"}[n == 0])
+	}
+	return n == 1
+}
+
+// list joins words: "a, b and c".
+func list(words []string, last string) string {
+	out := ""
+	for i, w := range words {
+		switch {
+		case i == 0:
+		case i == len(words)-1:
+			out += " " + last + " "
+		default:
+			out += ", "
+		}
+		out += w
+	}
+	return out
+}
