@@ -2,6 +2,7 @@ package flow
 
 import (
 	"context"
+	"errors"
 
 	"github.com/waybill-dev/waybill/runtime/broker/driver"
 	"github.com/waybill-dev/waybill/runtime/message"
@@ -17,16 +18,22 @@ type Stage interface {
 	Process(ctx context.Context, b *Batch)
 }
 
-// A Committer is a stage that wants to know which inputs were done: stored, sent or dropped, whichever the last stage confirmed.
+// A Committer is a stage that wants to know what became of each batch that it saw. The flow calls Commit once for every batch, after the
+// last stage or the failure that ended it: inputs without an Err were confirmed by the last stage, or dropped on purpose.
 type Committer interface {
 	Commit(b *Batch)
 }
 
 // A Batch is a slice of deliveries on its way through the stages. Inputs are what the source gave; Events are what is left of them: one
 // each at the start, none after a filter, several after a split, always in the order of their inputs.
+//
+// Inputs that must keep their order stand next to each other (see Lane). A stage that sends events away one by one or in parallel does
+// not send what comes after a failed input of the same lane; the flow holds it back and hands it in again.
 type Batch struct {
 	Events []Event
 	Inputs []Input
+
+	lanes []*lane // parallel to Inputs; nil where nothing is ordered
 }
 
 // An Event is one message on its way.
@@ -47,9 +54,15 @@ type Input struct {
 	Err error
 	// Dropped says that a stage dropped the last of its events on purpose (a filter, an expiry), and why, for the count.
 	Dropped string
+	// Reached is set by a stage that dropped the input although a destination had taken it: an answer without content. The breaker then
+	// knows that the destination is well.
+	Reached bool
 }
 
-// Fail ends the attempt for an input: none of its events goes further. The first failure stays.
+// errHeld marks an input that was not attempted because one before it in its lane failed. Nothing is counted.
+var errHeld = errors.New("held back behind an earlier message of its key")
+
+// Fail ends the attempt for an input: none of its events goes further. The first failure stays. Different inputs may be failed at once.
 func (b *Batch) Fail(input int, err error) {
 	if b.Inputs[input].Err == nil {
 		b.Inputs[input].Err = err
@@ -63,12 +76,50 @@ func (b *Batch) FailAll(err error) {
 	}
 }
 
-// Compact removes the events of failed inputs and, where ordered, of every input that comes after a failed one with the same key: it must
-// not overtake. The flow calls it after each stage.
-func (b *Batch) compact(held func(input int) bool) {
+// Lane is the index of the first input that this one must keep its order with: inputs with the same Lane are handled one after the other,
+// the others as one likes.
+func (b *Batch) Lane(input int) int {
+	if b.lanes == nil {
+		return input
+	}
+	for input > 0 && b.lanes[input-1] == b.lanes[input] {
+		input--
+	}
+	return input
+}
+
+// Held reports whether an earlier input of the same lane has failed, so that this one must not be sent now.
+func (b *Batch) Held(input int) bool {
+	for first := b.Lane(input); input > first; {
+		if input--; b.Inputs[input].Err != nil {
+			return true
+		}
+	}
+	return false
+}
+
+// compact removes the events of failed inputs and holds back what comes after a failed one in its lane: it must not overtake.
+func (b *Batch) compact() {
+	failed := false
+	var behind *lane
+	for i := range b.Inputs {
+		in := &b.Inputs[i]
+		switch {
+		case in.Err != nil:
+			failed = true
+			if b.lanes != nil {
+				behind = b.lanes[i]
+			}
+		case behind != nil && b.lanes[i] == behind && in.Dropped == "":
+			in.Err = errHeld
+		}
+	}
+	if !failed {
+		return
+	}
 	keep := b.Events[:0]
 	for _, e := range b.Events {
-		if b.Inputs[e.Input].Err == nil && !held(e.Input) {
+		if b.Inputs[e.Input].Err == nil {
 			keep = append(keep, e)
 		}
 	}

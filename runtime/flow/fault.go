@@ -30,5 +30,10 @@ type Fault struct {
 	Err error
 }
 
-func (f *Fault) Error() string { return f.Err.Error() }
+func (f *Fault) Error() string {
+	if f.Err == nil {
+		return "the attempt failed"
+	}
+	return f.Err.Error()
+}
 func (f *Fault) Unwrap() error { return f.Err }

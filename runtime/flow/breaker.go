@@ -1,0 +1,181 @@
+package flow
+
+import (
+	"errors"
+	"time"
+)
+
+const (
+	// openAfter destination faults in a row over at least openOver messages open the breaker.
+	openAfter = 10
+	openOver  = 3
+)
+
+// A breaker keeps an outage of the destination from using up the attempts of the messages. Open, it lets one message at a time through as
+// a probe, with backoff, and counts nothing; whatever gets through closes it.
+type breaker struct {
+	open    bool
+	since   time.Time
+	probing bool
+	next    time.Time // of the next probe
+	fails   int       // probes in a row
+}
+
+func (b *breaker) due(now time.Time) bool { return !b.probing && !now.Before(b.next) }
+
+// A run is an unbroken row of destination faults.
+type run struct {
+	id       int
+	faults   int
+	messages int
+	counted  []*item // whose attempts it has counted, while the breaker is closed
+}
+
+// leaveRun forgets an item that leaves the window.
+func (f *Flow) leaveRun(it *item) {
+	if it.run != f.run.id || it.run == 0 {
+		return
+	}
+	for i, other := range f.run.counted {
+		if other == it {
+			last := len(f.run.counted) - 1
+			f.run.counted[i] = f.run.counted[last]
+			f.run.counted[last] = nil
+			f.run.counted = f.run.counted[:last]
+			return
+		}
+	}
+}
+
+// through notes that a message got through to the destination: the run is broken, and the breaker closes.
+func (f *Flow) through(now time.Time) {
+	f.successes++
+	if f.run.faults > 0 {
+		clear(f.run.counted)
+		f.run = run{id: f.run.id + 1, counted: f.run.counted[:0]}
+	}
+	if !f.breaker.open {
+		return
+	}
+	f.log.Info("The destination answers again", "away", now.Sub(f.breaker.since).Round(time.Millisecond))
+	f.breaker = breaker{}
+	// What waits only because of the outage need not wait longer.
+	for i := 0; i < len(f.waiting); {
+		it := f.waiting[i].head
+		if it.dead != "" || it.demanded || it.brokers || it.blocked {
+			i++
+			continue
+		}
+		it.due = time.Time{}
+		f.mended = append(f.mended, f.waiting[i])
+		i++
+	}
+	for i, l := range f.mended {
+		f.pull(l)
+		f.put(l, now)
+		f.mended[i] = nil
+	}
+	f.mended = f.mended[:0]
+}
+
+// judge decides what follows from a failed attempt; it returns whether it was the destination's fault and for how long that asked to be left
+// alone. The counting is docs/guarantees.md to the letter.
+func (f *Flow) judge(it *item, err error, now time.Time) (destination bool, after time.Duration) {
+	fault := &Fault{Err: err}
+	if !errors.As(err, &fault) {
+		fault.Blame = Destination
+	}
+	it.errNow = err.Error()
+	if it.firstErr == "" {
+		it.firstErr = it.errNow
+	}
+	it.tries++
+	it.demanded, it.brokers = false, false
+	wait := f.jitter(f.p.Retry.wait(it.tries))
+	switch fault.Blame {
+	case Message:
+		it.attempts++
+		f.giveUp(it, Terminal, now)
+		return false, 0
+	case Broker:
+		it.brokers = true
+		it.due = now.Add(wait)
+		return false, 0
+	}
+	if after = min(fault.After, maxPause); after > wait {
+		wait, it.demanded = after, true
+	}
+	it.due = now.Add(wait)
+	if f.fault(it, fault.Blame, after, now) && it.attempts >= f.p.Retry.MaxAttempts && f.run.messages < openOver {
+		f.giveUp(it, AttemptsExhausted, now)
+	}
+	return true, after
+}
+
+// fault adds a destination fault to the run and reports whether it was counted as an attempt.
+func (f *Flow) fault(it *item, blame Blame, after time.Duration, now time.Time) bool {
+	counts := blame == Destination
+	if blame == Address {
+		counts = it.refused && f.successes > it.refusedAt
+		if !it.refused {
+			it.refused, it.refusedAt = true, f.successes
+		}
+	}
+	r := &f.run
+	r.faults++
+	if it.run != r.id {
+		it.run, it.inRun = r.id, 0
+		r.messages++
+	}
+	if f.breaker.open {
+		return false
+	}
+	if counts {
+		it.attempts++
+		if it.inRun++; it.inRun == 1 {
+			r.counted = append(r.counted, it)
+		}
+	}
+	if r.faults < openAfter || r.messages < openOver {
+		return counts
+	}
+	for i, other := range r.counted {
+		other.attempts -= other.inRun
+		other.inRun = 0
+		r.counted[i] = nil
+	}
+	r.counted = r.counted[:0]
+	f.breaker = breaker{open: true, since: now, fails: 1, next: now.Add(max(f.jitter(f.p.Retry.wait(1)), after))}
+	f.log.Warn("The destination is down: one message at a time is tried until one gets through", "faults", r.faults, "error", errorText(it.errNow))
+	return false
+}
+
+// giveUp parks an item, or blocks its lane.
+func (f *Flow) giveUp(it *item, why Reason, now time.Time) {
+	if f.p.OnFailure != Block {
+		it.dead, it.due, it.tries = why, time.Time{}, 0
+		f.dying++
+		f.leaveRun(it)
+		return
+	}
+	if !it.blocked {
+		it.blocked = true
+		f.blocked++
+	}
+	it.demanded = false
+	it.due = now.Add(f.jitter(f.p.Retry.Max))
+}
+
+// probed takes in what a probe found out: a fault (the next one waits longer) or nothing about the destination (the next one goes at once).
+func (f *Flow) probed(destination bool, after time.Duration, now time.Time) {
+	b := &f.breaker
+	if !b.open {
+		return
+	}
+	b.probing = false
+	b.next = now
+	if destination {
+		b.fails++
+		b.next = now.Add(max(f.jitter(f.p.Retry.wait(b.fails)), after))
+	}
+}

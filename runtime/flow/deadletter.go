@@ -1,0 +1,78 @@
+package flow
+
+import (
+	"strconv"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	"github.com/waybill-dev/waybill/runtime/message"
+)
+
+// Reason says why a message was dead-lettered.
+type Reason string
+
+const (
+	Terminal          Reason = "Terminal"          // the destination or a step refused this message for good
+	AttemptsExhausted Reason = "AttemptsExhausted" // it failed as often as it may
+	Rejected          Reason = "Rejected"          // its receiver asked for it
+	CrashLoop         Reason = "CrashLoop"         // the broker delivered it so often that it seems to end its handlers
+	Loop              Reason = "Loop"              // it went through more than MaxHops flows
+)
+
+// MaxHops is how many flows may carry one message on.
+const MaxHops = 16
+
+// maxErrorText is how many bytes of an error a dead letter carries.
+const maxErrorText = 1 << 10
+
+// Death is the history that a dead letter carries.
+type Death struct {
+	Reason      Reason
+	Attempts    int
+	First, Last string // errors; cut at 1 KiB
+	Origin      string // KIND/NAMESPACE/NAME
+	Time        time.Time
+}
+
+// DeadLetter returns m with its history in place of any earlier one. Id, source and data stay.
+func DeadLetter(m message.Message, d Death) message.Message {
+	attrs := make([]message.Attribute, 0, len(m.Attributes)+6)
+	for _, a := range m.Attributes {
+		switch a.Name {
+		case message.Reason, message.Attempts, message.FirstError, message.LastError, message.Origin, message.DeadTime:
+		default:
+			attrs = append(attrs, a)
+		}
+	}
+	attrs = append(attrs,
+		message.Attribute{Name: message.Reason, Value: string(d.Reason)},
+		message.Attribute{Name: message.Attempts, Value: strconv.Itoa(d.Attempts)})
+	if d.First != "" {
+		attrs = append(attrs, message.Attribute{Name: message.FirstError, Value: errorText(d.First)})
+	}
+	if d.Last != "" {
+		attrs = append(attrs, message.Attribute{Name: message.LastError, Value: errorText(d.Last)})
+	}
+	m.Attributes = append(attrs,
+		message.Attribute{Name: message.Origin, Value: d.Origin},
+		message.Attribute{Name: message.DeadTime, Value: d.Time.UTC().Format(time.RFC3339Nano)})
+	return m
+}
+
+// errorText makes an error fit for an attribute: one line, valid UTF-8, at most 1 KiB.
+func errorText(s string) string {
+	if len(s) > maxErrorText {
+		cut := maxErrorText
+		for cut > 0 && !utf8.RuneStart(s[cut]) {
+			cut--
+		}
+		s = s[:cut]
+	}
+	return strings.Map(func(r rune) rune {
+		if r < ' ' || r == 0x7f {
+			return ' '
+		}
+		return r
+	}, strings.ToValidUTF8(s, "?"))
+}

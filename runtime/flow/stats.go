@@ -1,0 +1,120 @@
+package flow
+
+import (
+	"maps"
+	"time"
+
+	"github.com/waybill-dev/waybill/runtime/broker/driver"
+)
+
+// State is what a flow is doing, in a word.
+type State string
+
+const (
+	Starting         State = "Starting"
+	Running          State = "Running"
+	SourceDown       State = "SourceDown"       // the source broke, or cannot be opened; it is opened again with backoff
+	DestinationDown  State = "DestinationDown"  // the breaker is open
+	DeadLetterDown   State = "DeadLetterDown"   // a dead letter could not be stored
+	RetryWindowFull  State = "RetryWindowFull"  // all that may be held waits to be tried again
+	BlockedPartition State = "BlockedPartition" // too much lies behind a position that is not done
+	BlockedKeys      State = "BlockedKeys"      // the others go on
+	PositionLost     State = "PositionLost"     // the broker no longer has the position: the flow has stopped, for it never jumps
+	Draining         State = "Draining"
+	Stopped          State = "Stopped"
+)
+
+// Stats is a snapshot. The counters only grow.
+type Stats struct {
+	State  State
+	Detail string // of the state: an error or a position; never a payload
+
+	Received     uint64
+	Done         uint64
+	Dropped      map[string]uint64 // by reason, on purpose
+	Expired      uint64
+	Retried      uint64 // handlings after a message's first
+	DeadLettered map[Reason]uint64
+	Failed       uint64 // AtMostOnce: the one attempt failed, or a shutdown came before it
+	Forgotten    uint64 // given back or lost to another: they come again
+
+	InFlight    int // in handling
+	Window      int // held, those in handling included
+	WindowBytes int
+	Waiting     int // keys (without order: messages) that wait for their next try
+	Blocked     int // keys (without order: messages) that wait for their destination to be mended
+	// BreakerSince is when the breaker opened; zero: it is closed.
+	BreakerSince time.Time
+	// Oldest is when the oldest message that is held was received; zero: none is.
+	Oldest time.Time
+}
+
+// Stats takes a snapshot. It costs one short lock.
+func (f *Flow) Stats() Stats {
+	f.mu.Lock()
+	s := f.stats
+	s.Dropped, s.DeadLettered = maps.Clone(s.Dropped), maps.Clone(s.DeadLettered)
+	s.InFlight, s.Window, s.WindowBytes = f.inHands, f.held, f.heldBytes
+	s.Waiting, s.Blocked = len(f.waiting), f.blocked
+	s.BreakerSince = f.breaker.since
+	if f.oldest != nil {
+		s.Oldest = f.oldest.received
+	}
+	s.State, s.Detail = f.state()
+	var src driver.Source
+	if f.in != nil {
+		src = f.in.src
+	}
+	f.mu.Unlock()
+	if src, ok := src.(blocker); ok && (s.State == Running || s.State == BlockedKeys || s.State == RetryWindowFull) {
+		if claim, position, since, ok := src.Blocked(); ok {
+			s.State, s.Detail = BlockedPartition, blockedAt(claim, position, since)
+		}
+	}
+	return s
+}
+
+// state is the first thing that a person should know; f.mu is held.
+func (f *Flow) state() (State, string) {
+	text := func(err error) string {
+		if err == nil {
+			return ""
+		}
+		return errorText(err.Error())
+	}
+	switch {
+	case f.positionLost != nil:
+		return PositionLost, text(f.positionLost)
+	case f.finished:
+		return Stopped, ""
+	case f.draining:
+		return Draining, ""
+	case f.sourceErr != nil:
+		return SourceDown, text(f.sourceErr)
+	case f.in == nil:
+		return Starting, ""
+	case f.breaker.open:
+		return DestinationDown, ""
+	case f.unparked != nil && f.dying > 0:
+		return DeadLetterDown, text(f.unparked)
+	case f.room() <= 0 && len(f.waiting) > 0 && f.unstarted == 0:
+		return RetryWindowFull, ""
+	case f.blocked > 0:
+		return BlockedKeys, ""
+	}
+	return Running, ""
+}
+
+func (f *Flow) drop(reason string) {
+	if f.stats.Dropped == nil {
+		f.stats.Dropped = map[string]uint64{}
+	}
+	f.stats.Dropped[reason]++
+}
+
+func (f *Flow) deadLettered(why Reason) {
+	if f.stats.DeadLettered == nil {
+		f.stats.DeadLettered = map[Reason]uint64{}
+	}
+	f.stats.DeadLettered[why]++
+}
