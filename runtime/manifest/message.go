@@ -46,7 +46,11 @@ func schemaFault(o *object, rules *rules, err *field.Error) Diagnostic {
 			}
 		}
 	case err.Type == field.ErrorTypeTypeInvalid:
-		d.Message = wrongType(o.node, path, err.Detail, example(s))
+		one := ""
+		if len(values(s)) > 0 {
+			one = choice(s)
+		}
+		d.Message = wrongType(o.node, path, err.Detail, example(s), one)
 		if s != nil && s.Type == "string" {
 			for _, rule := range s.XValidations {
 				if strings.HasPrefix(rule.Message, "must be a duration ") {
@@ -156,7 +160,8 @@ func example(s *schema.Structural) string {
 	return fmt.Sprintf(" such as {%s: …}", s.ValueValidation.Required[0])
 }
 
-func wrongType(root *yaml.Node, path, detail, example string) string {
+// wrongType says what a value should be, and what it is. Of an enum, one says which values there are.
+func wrongType(root *yaml.Node, path, detail, example, one string) string {
 	m := ofType.FindStringSubmatch(detail)
 	if m == nil {
 		return detail
@@ -168,6 +173,9 @@ func wrongType(root *yaml.Node, path, detail, example string) string {
 	n := nodeAt(root, path)
 	if m[1] == "object" {
 		want += example
+	}
+	if one != "" {
+		want = one
 	}
 	if n == nil || m[1] == "date-time" {
 		return "must be " + want
@@ -190,8 +198,8 @@ func wrongType(root *yaml.Node, path, detail, example string) string {
 		_, old := oldBools[n.Value]
 		switch {
 		case m[1] == "string" && old:
-			got += fmt.Sprintf(", as which Kubernetes reads %s (put it in quotes)", n.Value)
-		case m[1] == "string" && v != nil:
+			got += fmt.Sprintf(", as which Kubernetes reads %s without quotes", n.Value)
+		case m[1] == "string" && v != nil && one == "":
 			got += " (put it in quotes)"
 		}
 	}
