@@ -20,7 +20,8 @@ type Config struct {
 	Policy Policy
 	// DeadLetter takes what cannot be delivered. It may be nil with AtMostOnce only.
 	DeadLetter Publisher
-	// Settled, where set, is told what became of messages, after the broker has taken the acknowledgement: for receipts.
+	// Settled, where set, is told what became of messages, after the broker has taken the acknowledgement: for receipts. It is called
+	// from several batches at once.
 	Settled func(context.Context, []Settled)
 	Log     *slog.Logger
 }

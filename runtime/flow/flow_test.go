@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -16,8 +17,7 @@ import (
 
 func TestDeliversAndSettles(t *testing.T) {
 	bubble(t, func(t *testing.T, r *rig) {
-		var told []Settled
-		r.cfg.Settled = func(_ context.Context, s []Settled) { told = append(told, s...) }
+		tell := r.listen()
 		r.cfg.Policy.MaxInFlight = 1
 		r.script.add("a0", "b0", "a1", "-0")
 		r.start()
@@ -28,7 +28,7 @@ func TestDeliversAndSettles(t *testing.T) {
 		if left := r.script.undone(); left != nil {
 			t.Errorf("not settled: %v", left)
 		}
-		if len(told) != 4 || told[0].Outcome != Done {
+		if told := tell(); len(told) != 4 || told[0].Outcome != Done {
 			t.Errorf("told of %d: %+v", len(told), told)
 		}
 		if s := r.flow.Stats(); s.Done != 4 || s.Received != 4 || s.Window != 0 || s.State != Running || !s.Oldest.IsZero() {
@@ -82,8 +82,7 @@ func TestALoneFailingMessageUsesItsAttemptsUp(t *testing.T) {
 			}
 			return nil
 		}
-		var told []Settled
-		r.cfg.Settled = func(_ context.Context, s []Settled) { told = append(told, s...) }
+		tell := r.listen()
 		m := message.Message{ID: "a0", Source: "/s", Key: "a", Data: []byte("x"), Attributes: []message.Attribute{{Name: "wbreason", Value: "old"}, {Name: "color", Value: "red"}}}
 		r.script.publish(m)
 		r.script.add("a1")
@@ -111,7 +110,7 @@ func TestALoneFailingMessageUsesItsAttemptsUp(t *testing.T) {
 		if left := r.script.undone(); left != nil {
 			t.Errorf("not settled: %v", left)
 		}
-		if len(told) != 2 || told[0].Outcome != DeadLettered || told[0].Reason != "AttemptsExhausted" || told[0].Err == "" {
+		if told := tell(); len(told) != 2 || told[0].Outcome != DeadLettered || told[0].Reason != "AttemptsExhausted" || told[0].Err == "" {
 			t.Errorf("told %+v", told)
 		}
 		if s := r.flow.Stats(); s.DeadLettered[AttemptsExhausted] != 1 || s.Retried != 2 || s.Done != 1 {
@@ -165,9 +164,10 @@ func TestTheBreakerOpensAtTheTenthFaultAndTakesTheCountsBack(t *testing.T) {
 	bubble(t, func(t *testing.T, r *rig) {
 		r.cfg.Policy.MaxInFlight = 3
 		r.cfg.Policy.Retry = Retry{MaxAttempts: 4, Initial: time.Second, Max: time.Second, Multiplier: 1}
-		down := true
+		var down atomic.Bool
+		down.Store(true)
 		r.sink.handle = func(_ context.Context, id string, _ int) error {
-			if down || id == "a0" {
+			if down.Load() || id == "a0" {
 				return errDown
 			}
 			return nil
@@ -182,7 +182,7 @@ func TestTheBreakerOpensAtTheTenthFaultAndTakesTheCountsBack(t *testing.T) {
 		if s := r.flow.Stats(); s.BreakerSince.IsZero() {
 			t.Fatalf("closed after %d faults", r.sink.total())
 		}
-		down = false
+		down.Store(false)
 		after(time.Hour)
 		if r.sink.got() != "b0 c0" && r.sink.got() != "c0 b0" {
 			t.Errorf("stored %q", r.sink.got())
@@ -336,9 +336,9 @@ func TestBlockStopsTheKeyUntilItIsMended(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			bubble(t, func(t *testing.T, r *rig) {
 				r.cfg.Policy.OnFailure = Block
-				mended := false
+				var mended atomic.Bool
 				r.sink.handle = func(_ context.Context, id string, _ int) error {
-					if id == "a1" && !mended {
+					if id == "a1" && !mended.Load() {
 						return fault
 					}
 					return nil
@@ -352,7 +352,7 @@ func TestBlockStopsTheKeyUntilItIsMended(t *testing.T) {
 				if n := r.sink.count("a1"); n < 55 || n > 65 {
 					t.Errorf("tried %d times in an hour with backOff.max of a minute", n)
 				}
-				mended = true
+				mended.Store(true)
 				after(time.Minute)
 				if got := r.sink.got(); !strings.HasSuffix(got, "a1 a2 a3") || r.grave.ids() != "" {
 					t.Errorf("stored %q, dead %q", got, r.grave.ids())
@@ -547,27 +547,26 @@ func TestALeaseThatEndedSettlesNothing(t *testing.T) {
 
 func TestLostClaimsAreForgotten(t *testing.T) {
 	bubble(t, func(t *testing.T, r *rig) {
-		cancelled := 0
-		first := true
+		var cancelled, second atomic.Int32
 		r.sink.handle = func(ctx context.Context, id string, attempt int) error {
 			if attempt != 1 {
 				t.Errorf("%s: attempt %d: the count is not forgotten with the claim", id, attempt)
 			}
-			if !first {
+			if second.Load() > 0 {
 				return nil
 			}
 			<-ctx.Done()
-			cancelled++
+			cancelled.Add(1)
 			return ctx.Err()
 		}
 		r.script.add("a0", "a1", "b0")
 		r.start()
 		after(time.Second)
-		first = false
+		second.Store(1)
 		r.script.lose("")
 		after(time.Second)
-		if cancelled != 2 || r.grave.ids() != "" {
-			t.Errorf("%d attempts cancelled, dead %q", cancelled, r.grave.ids())
+		if cancelled.Load() != 2 || r.grave.ids() != "" {
+			t.Errorf("%d attempts cancelled, dead %q", cancelled.Load(), r.grave.ids())
 		}
 		if left := r.script.undone(); left != nil || len(strings.Fields(r.sink.got())) != 3 {
 			t.Errorf("not settled %v, stored %q", left, r.sink.got())
@@ -602,8 +601,8 @@ func TestRevokeFinishesWhatIsInHands(t *testing.T) {
 		if d := time.Since(begin); d != 20*time.Second {
 			t.Errorf("returned after %s; b0 hangs until its ctx ends", d)
 		}
-		if !slices.Equal(r.script.settles, []string{"a0"}) {
-			t.Errorf("settled %v before the claims were given up", r.script.settles)
+		if !slices.Equal(r.script.settled(), []string{"a0"}) {
+			t.Errorf("settled %v before the claims were given up", r.script.settled())
 		}
 		after(0)
 		if r.sink.count("a1") != 1 || r.flow.Stats().Forgotten != 3 {
@@ -830,13 +829,8 @@ func TestADeadLetterThatIsAwayLosesNothing(t *testing.T) {
 
 func TestSettlingThatFails(t *testing.T) {
 	bubble(t, func(t *testing.T, r *rig) {
-		var told []string
-		r.cfg.Settled = func(_ context.Context, s []Settled) {
-			for _, one := range s {
-				told = append(told, one.Delivery.Message.ID)
-			}
-		}
-		tries := map[string]int{}
+		tell := r.listen()
+		tries := map[string]int{} // under the script's lock
 		r.script.settleErr = func(rec *record) error {
 			tries[rec.m.ID]++
 			switch {
@@ -852,6 +846,10 @@ func TestSettlingThatFails(t *testing.T) {
 		after(time.Minute)
 		if r.sink.count("a0") != 1 || tries["a0"] != 6 || r.sink.count("b0") != 2 {
 			t.Errorf("tries %v, settles %v", r.sink.tries, tries)
+		}
+		var told []string
+		for _, s := range tell() {
+			told = append(told, s.id)
 		}
 		if slices.Sort(told); !slices.Equal(told, []string{"a0", "b0"}) {
 			t.Errorf("told of %v: once each, after the broker took it", told)
@@ -957,10 +955,11 @@ func (c *committer) Commit(b *Batch) {
 
 func TestADropThatReachedTheDestinationClosesTheBreaker(t *testing.T) {
 	bubble(t, func(t *testing.T, r *rig) {
-		down := true
+		var down atomic.Bool
+		down.Store(true)
 		r.cfg.Stages = []Stage{stageFunc(func(_ context.Context, b *Batch) {
 			for _, e := range b.Events {
-				if down {
+				if down.Load() {
 					b.Fail(e.Input, errDown)
 				} else {
 					b.Inputs[e.Input].Dropped, b.Inputs[e.Input].Reached = "no content", true
@@ -973,7 +972,7 @@ func TestADropThatReachedTheDestinationClosesTheBreaker(t *testing.T) {
 		if s := r.flow.Stats(); s.State != DestinationDown {
 			t.Fatalf("state %s", s.State)
 		}
-		down = false
+		down.Store(false)
 		after(10 * time.Minute)
 		if s := r.flow.Stats(); s.State != Running || s.Dropped["no content"] != 12 {
 			t.Errorf("stats %+v", s)
@@ -1017,7 +1016,7 @@ func TestNoHoarding(t *testing.T) {
 		r.start()
 		for range 20 {
 			after(300 * time.Millisecond)
-			if out := r.script.out; out > 4+hoard*4 {
+			if out := r.script.given(); out > 4+hoard*4 {
 				t.Fatalf("%d are held, 4 are in handling", out)
 			}
 		}

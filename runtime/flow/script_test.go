@@ -144,6 +144,7 @@ func (s *script) take(ctx context.Context, parts ...string) {
 	s.mu.Unlock()
 }
 
+// undone is what is not settled yet.
 func (s *script) undone() (ids []string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -153,6 +154,18 @@ func (s *script) undone() (ids []string) {
 		}
 	}
 	return ids
+}
+
+func (s *script) given() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.out
+}
+
+func (s *script) settled() []string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Clone(s.settles)
 }
 
 type scriptSource struct {
@@ -447,6 +460,29 @@ func (r *rig) drain(d time.Duration) Drained {
 		r.t.Errorf("Run: %v", err)
 	}
 	return got
+}
+
+type ending struct {
+	id string
+	Settled
+}
+
+// listen notes what the flow tells of.
+func (r *rig) listen() func() []ending {
+	var mu sync.Mutex
+	var told []ending
+	r.cfg.Settled = func(_ context.Context, list []Settled) {
+		mu.Lock()
+		defer mu.Unlock()
+		for _, s := range list {
+			told = append(told, ending{s.Delivery.Message.ID, s})
+		}
+	}
+	return func() []ending {
+		mu.Lock()
+		defer mu.Unlock()
+		return slices.Clone(told)
+	}
 }
 
 // after lets d pass and everything settle.
