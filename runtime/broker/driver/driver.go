@@ -135,9 +135,8 @@ type SourceSpec struct {
 	Revoke func(ctx context.Context, c []Claim)
 	Lost   func(c []Claim)
 
-	// Lease is for the deliveries of a Queue that outlive a request and are settled by their Handle through Settler. Nothing is fetched but
-	// while a Receive waits, and then no more than len(into), whatever Window says; what arrives after its ctx ended goes back. Several
-	// Receives may wait at once, and Close leaves alone what was given out. Only where Settler is not nil.
+	// Lease: what a Receive gave out is settled by its Handle through Settler only, and outlives the source: Close leaves it alone. Nothing is
+	// fetched ahead, as with OnDemand. Only where Settler is not nil.
 	Lease bool
 	// Live reads a Topic without a group (Group ""): no position is kept, nothing need be settled, and each reader gets everything.
 	// Where Settling is Positional each Delivery has its Claim and Position.

@@ -2,10 +2,15 @@ package nats
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
+	natsgo "github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
 	"github.com/waybill-dev/waybill/runtime/broker/driver"
+	"github.com/waybill-dev/waybill/runtime/message"
 )
 
 // settler settles deliveries of queues from their reply subjects.
@@ -65,6 +70,30 @@ func (s settler) Extend(ctx context.Context, ds []*driver.Delivery) []error {
 		}
 	}
 	return errs
+}
+
+// Load reads the message of a delivery again. It is there as long as nobody has settled it.
+func (s settler) Load(ctx context.Context, d *driver.Delivery) (message.Message, error) {
+	reply, err := replyOf(d)
+	if err != nil {
+		return message.Message{}, err
+	}
+	o, _ := parseReply(reply)
+	stream, err := s.conn.js.Stream(ctx, o.stream)
+	if err != nil {
+		return message.Message{}, missing("stream "+o.stream, err)
+	}
+	raw, err := stream.GetMsg(ctx, o.sequence)
+	if errors.Is(err, jetstream.ErrMsgNotFound) {
+		return message.Message{}, fmt.Errorf("stream %s: message %d: %w", o.stream, o.sequence, driver.ErrMissing)
+	}
+	if err != nil {
+		return message.Message{}, fmt.Errorf("stream %s: message %d: %w", o.stream, o.sequence, err)
+	}
+	var m message.Message
+	var dec decoder
+	dec.decode(&m, &natsgo.Msg{Subject: raw.Subject, Header: raw.Header, Data: raw.Data}, o.stream, o.sequence)
+	return m, nil
 }
 
 func replyOf(d *driver.Delivery) (string, error) {

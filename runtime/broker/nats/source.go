@@ -28,7 +28,10 @@ func (c *conn) Source(ctx context.Context, s driver.SourceSpec) (driver.Source, 
 	if err := validStream(s.Object.Name); err != nil {
 		return nil, err
 	}
+	s.OnDemand = s.OnDemand || s.Lease
 	switch {
+	case s.Object.Kind == driver.Topic && s.Group == "" && s.Live != nil:
+		return c.openLive(ctx, s)
 	case s.Object.Kind == driver.Queue && s.Group == "":
 	case s.Object.Kind == driver.Topic && s.Group != "":
 		if err := validStream(s.Group); err != nil {
@@ -205,11 +208,16 @@ func (s *durableSource) deliver(batch []arrival, into []driver.Delivery) int {
 			s.release(1, m.Size())
 			continue
 		}
-		h := &notes[i]
-		h.source, h.reply, h.size = s, m.Reply, m.Size()
-		s.link(h)
 		d := &into[n]
-		*d = driver.Delivery{Count: int(o.deliveries), Deadline: batch[i].at.Add(s.ackWait), Handle: handleOf(m.Reply), Ref: h}
+		*d = driver.Delivery{Count: int(o.deliveries), Deadline: batch[i].at.Add(s.ackWait), Handle: handleOf(m.Reply)}
+		if s.spec.Lease {
+			d.Ref = &restored{m.Reply} // not held: it is its receiver's, whatever becomes of this source
+		} else {
+			h := &notes[i]
+			h.source, h.reply, h.size = s, m.Reply, m.Size()
+			s.link(h)
+			d.Ref = h
+		}
 		dec.decode(&d.Message, m, s.spec.Object.Name, o.sequence)
 		ids.add(o.sequence)
 		n++

@@ -1,0 +1,46 @@
+package nats
+
+import (
+	"context"
+	"fmt"
+
+	natsgo "github.com/nats-io/nats.go"
+
+	"github.com/waybill-dev/waybill/runtime/broker/driver"
+)
+
+// A liveSource reads a topic for somebody who keeps his place himself: an ordered reader without a cursor.
+type liveSource struct{ *cursorSource }
+
+func (c *conn) openLive(ctx context.Context, spec driver.SourceSpec) (driver.Source, error) {
+	stream, err := c.streamInfo(ctx, spec.Object.Name)
+	if err != nil {
+		return nil, err
+	}
+	holder := natsgo.NewInbox()[len(natsgo.InboxPrefix):]
+	spec.Group = "live-" + holder // names its consumers apart from others'
+	s := &cursorSource{conn: c, spec: spec, holder: holder, claim: driver.Claim{Epoch: 1}}
+	switch at := spec.Live; {
+	case len(at.After) > 0:
+		s.position = uint64(max(at.After[0].Position, 0))
+		if lost(s.position, &stream.State) {
+			return nil, positionLost(spec.Object.Name, "", s.position, stream.State.FirstSeq)
+		}
+	case at.Start.Position == driver.Latest:
+		s.position = stream.State.LastSeq
+	case at.Start.Position == driver.Earliest:
+		s.position = max(stream.State.FirstSeq, 1) - 1
+	default:
+		return nil, fmt.Errorf("live source of %s: start %q: %w", spec.Object.Name, at.Start.Position, driver.ErrUnsupported)
+	}
+	s.pull = newPuller(c, spec.Window, false)
+	if err := s.start(ctx); err != nil {
+		return nil, err
+	}
+	return liveSource{s}, nil
+}
+
+// Settle has nothing to note.
+func (s liveSource) Settle(_ context.Context, settlements []driver.Settlement) []error {
+	return make([]error, len(settlements))
+}
