@@ -100,14 +100,11 @@ type reader struct {
 	diagnostics []Diagnostic
 }
 
-// refuse keeps a fault, and that its object is not to be used.
+// refuse keeps a fault of an object that is not taken any further.
 func (r *reader) refuse(o *object, d Diagnostic) {
-	o.refused = true
-	d.File, d.Kind, d.Namespace, d.Name = o.file, o.Kind, o.Namespace, o.Name
-	if d.Line == 0 {
-		d.Line = locate(o.node, d.Field)
-	}
-	r.diagnostics = append(r.diagnostics, d)
+	o.refuse(d)
+	r.diagnostics = append(r.diagnostics, o.faults...)
+	o.faults = nil
 }
 
 func (s *Set) sort() {

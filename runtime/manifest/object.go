@@ -15,6 +15,17 @@ type object struct {
 	node    *yaml.Node
 	value   map[string]any
 	refused bool
+	faults  []Diagnostic
+}
+
+// refuse keeps a fault, and that the object is not to be used.
+func (o *object) refuse(d Diagnostic) {
+	o.refused = true
+	d.File, d.Kind, d.Namespace, d.Name = o.file, o.Kind, o.Namespace, o.Name
+	if d.Line == 0 {
+		d.Line = locate(o.node, d.Field)
+	}
+	o.faults = append(o.faults, d)
 }
 
 var apiVersion = v1alpha1.GroupVersion.String()

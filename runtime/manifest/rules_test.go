@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 
+	"k8s.io/apiextensions-apiserver/pkg/apiserver/schema/cel"
 	celconfig "k8s.io/apiserver/pkg/apis/cel"
 )
 
@@ -86,7 +87,7 @@ func TestChanges(t *testing.T) {
 			s, _ := value(roots[0])
 			return map[string]any{"apiVersion": apiVersion, "kind": c.kind, "metadata": map[string]any{"name": "x"}, "spec": s}
 		}
-		errs, _ := r.cel.Validate(context.Background(), nil, r.structural, object(c.after), object(c.before), celconfig.RuntimeCELCostBudget)
+		errs, _ := cel.NewValidator(r.bare, true, celconfig.PerCallLimit).Validate(context.Background(), nil, r.bare, object(c.after), object(c.before), celconfig.RuntimeCELCostBudget)
 		switch {
 		case c.want == "" && len(errs) > 0:
 			t.Errorf("%s: %s\n→ %s\nrefused: %v", c.kind, c.before, c.after, errs)

@@ -11,22 +11,20 @@ import (
 	"k8s.io/apiextensions-apiserver/pkg/apis/apiextensions"
 	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
 	"k8s.io/apiextensions-apiserver/pkg/apiserver/schema"
-	"k8s.io/apiextensions-apiserver/pkg/apiserver/schema/cel"
 	"k8s.io/apiextensions-apiserver/pkg/apiserver/validation"
-	celconfig "k8s.io/apiserver/pkg/apis/cel"
 	"sigs.k8s.io/yaml"
 )
 
 // rules are what a CustomResourceDefinition says about its objects.
 type rules struct {
+	kind       string
+	bare       *schema.Structural // as the definition has it
 	structural *schema.Structural // with the fields of metadata, which a definition leaves to the API server
 	values     validation.SchemaValidator
-	cel        *cel.Validator
 	texts      map[string][]string // CEL rules by their messages
 }
 
-// schemas are the rules by kind. They are made when a kind is first met: compiling the CEL rules of all kinds takes longer than all the rest
-// of starting a process.
+// schemas are the rules by kind, read when a kind is first met.
 var schemas = map[string]func() (*rules, error){
 	"Broker":       load("brokers"),
 	"Topic":        load("topics"),
@@ -75,7 +73,7 @@ func parse(plural string) (*rules, error) {
 	if err != nil {
 		return nil, err
 	}
-	r := &rules{structural: full, values: values, cel: cel.NewValidator(bare, true, celconfig.PerCallLimit), texts: map[string][]string{}}
+	r := &rules{kind: definition.Spec.Names.Kind, bare: bare, structural: full, values: values, texts: map[string][]string{}}
 	visitor := schema.Visitor{Structural: func(s *schema.Structural) bool {
 		for _, rule := range s.XValidations {
 			r.texts[rule.Message] = append(r.texts[rule.Message], rule.Rule)

@@ -1,7 +1,6 @@
 package manifest
 
 import (
-	"context"
 	"encoding/json"
 	"fmt"
 	"runtime"
@@ -18,51 +17,43 @@ import (
 	apivalidation "k8s.io/apimachinery/pkg/api/validation"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/validation/field"
-	celconfig "k8s.io/apiserver/pkg/apis/cel"
 )
 
-// validate checks every object that was taken and makes the valid ones into what the rest of the program works with.
+// validate checks every object that was taken, on all processors, and makes the valid ones into what the rest of the program works with.
 func (r *reader) validate() {
-	r.prepare()
+	var wg sync.WaitGroup
+	next := make(chan *object)
+	for range runtime.GOMAXPROCS(0) {
+		wg.Go(func() {
+			for o := range next {
+				if rules, err := schemas[o.Kind](); err != nil {
+					o.refuse(Diagnostic{Reason: string(v1alpha1.ReasonInvalid), Message: "cannot be checked: " + err.Error()})
+				} else {
+					o.check(rules)
+				}
+			}
+		})
+	}
 	for _, o := range r.objects {
-		rules, err := schemas[o.Kind]()
-		if err != nil {
-			r.refuse(o, Diagnostic{Reason: string(v1alpha1.ReasonInvalid), Message: "cannot be checked: " + err.Error()})
-			continue
-		}
-		r.check(o, rules)
+		next <- o
+	}
+	close(next)
+	wg.Wait()
+	for _, o := range r.objects {
 		if !o.refused {
 			r.keep(o)
 		}
+		r.diagnostics = append(r.diagnostics, o.faults...)
 		if o.refused && o.Name != "" {
 			r.set.Refused = append(r.set.Refused, o.Key)
 		}
 	}
 }
 
-// prepare compiles the rules of the kinds that were met, on all processors.
-func (r *reader) prepare() {
-	met := map[string]bool{}
-	var wg sync.WaitGroup
-	limit := make(chan struct{}, max(runtime.GOMAXPROCS(0), 1))
-	for _, o := range r.objects {
-		if met[o.Kind] {
-			continue
-		}
-		met[o.Kind] = true
-		wg.Go(func() {
-			limit <- struct{}{}
-			defer func() { <-limit }()
-			_, _ = schemas[o.Kind]() // validate reports the error
-		})
-	}
-	wg.Wait()
-}
-
 // check applies what the API server applies, in its order: unknown fields, nulls, defaults, the schema, metadata, lists, and the CEL rules.
-func (r *reader) check(o *object, rules *rules) {
+func (o *object) check(rules *rules) {
 	misspelt := &misspellings{at: map[string]bool{}, meant: map[string]bool{}}
-	r.unknownFields(o, o.node, rules.structural, "", misspelt)
+	o.unknownFields(o.node, rules.structural, "", misspelt)
 	defaulting.PruneNonNullableNullsWithoutDefaults(o.value, rules.structural)
 	if meta, ok := o.value["metadata"].(map[string]any); ok {
 		if _, ok := meta["namespace"]; !ok {
@@ -74,14 +65,13 @@ func (r *reader) check(o *object, rules *rules) {
 	errs := validation.ValidateCustomResource(nil, o.value, rules.values)
 	errs = append(errs, o.metadata()...)
 	errs = append(errs, listtype.ValidateListSetsAndMaps(nil, rules.structural, o.value)...)
-	faults := r.translate(o, rules, errs, misspelt)
+	faults := o.translate(rules, errs, misspelt)
 
 	// The API server evaluates no rule on an object that is malformed. Here they are, so that all faults show at once; but only where a rule
 	// says no by itself, and not about what was refused already.
-	ruled, _ := rules.cel.Validate(context.Background(), nil, rules.structural, o.value, nil, celconfig.RuntimeCELCostBudget)
-	for _, err := range ruled {
+	for _, err := range rules.obey(o.value, rules.bare, nil, "") {
 		if d, ok := ruleFault(err); ok && !misspelt.at[d.Field] && !misspelt.meant[d.Field] && !rules.spoilt(d, faults) {
-			r.refuse(o, d)
+			o.refuse(d)
 		}
 	}
 }
@@ -115,14 +105,14 @@ type misspellings struct {
 }
 
 // unknownFields refuses fields that the schema does not have: the API server would drop them silently or warn.
-func (r *reader) unknownFields(o *object, n *yaml.Node, s *schema.Structural, path string, m *misspellings) {
+func (o *object) unknownFields(n *yaml.Node, s *schema.Structural, path string, m *misspellings) {
 	if s == nil || s.XPreserveUnknownFields {
 		return
 	}
 	switch n.Kind {
 	case yaml.SequenceNode:
 		for i, item := range n.Content {
-			r.unknownFields(o, item, s.Items, fmt.Sprintf("%s[%d]", path, i), m)
+			o.unknownFields(item, s.Items, fmt.Sprintf("%s[%d]", path, i), m)
 		}
 	case yaml.MappingNode:
 		if s.Type != "object" {
@@ -131,11 +121,11 @@ func (r *reader) unknownFields(o *object, n *yaml.Node, s *schema.Structural, pa
 		for i := 0; i+1 < len(n.Content); i += 2 {
 			k, v := n.Content[i], n.Content[i+1]
 			if p, ok := s.Properties[k.Value]; ok {
-				r.unknownFields(o, v, &p, join(path, k.Value), m)
+				o.unknownFields(v, &p, join(path, k.Value), m)
 				continue
 			}
 			if s.AdditionalProperties != nil {
-				r.unknownFields(o, v, s.AdditionalProperties.Structural, join(path, k.Value), m)
+				o.unknownFields(v, s.AdditionalProperties.Structural, join(path, k.Value), m)
 				continue
 			}
 			var known []string
@@ -148,7 +138,7 @@ func (r *reader) unknownFields(o *object, n *yaml.Node, s *schema.Structural, pa
 			if near := nearest(k.Value, known); near != "" {
 				m.meant[join(path, near)] = true
 			}
-			r.refuse(o, Diagnostic{Line: k.Line, Field: join(path, k.Value), Reason: string(v1alpha1.ReasonUnknownField), Message: unknown(k.Value, known)})
+			o.refuse(Diagnostic{Line: k.Line, Field: join(path, k.Value), Reason: string(v1alpha1.ReasonUnknownField), Message: unknown(k.Value, known)})
 		}
 	}
 }
@@ -199,7 +189,7 @@ func (r *reader) keep(o *object) {
 		}
 	}
 	if err != nil {
-		r.refuse(o, Diagnostic{Reason: string(v1alpha1.ReasonInvalid), Message: "cannot be read: " + err.Error()})
+		o.refuse(Diagnostic{Reason: string(v1alpha1.ReasonInvalid), Message: "cannot be read: " + err.Error()})
 	}
 }
 
@@ -212,7 +202,7 @@ func decode[T any](list []*T, data []byte) ([]*T, error) {
 }
 
 // translate refuses an object for what the schema says about it, once a field, and gives these fields.
-func (r *reader) translate(o *object, rules *rules, errs field.ErrorList, m *misspellings) []string {
+func (o *object) translate(rules *rules, errs field.ErrorList, m *misspellings) []string {
 	var paths []string
 	for _, err := range errs {
 		d := schemaFault(o, rules, err)
@@ -220,7 +210,7 @@ func (r *reader) translate(o *object, rules *rules, errs field.ErrorList, m *mis
 			continue
 		}
 		paths = append(paths, d.Field)
-		r.refuse(o, d)
+		o.refuse(d)
 	}
 	return paths
 }
