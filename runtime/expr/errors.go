@@ -7,8 +7,6 @@ import (
 	"strings"
 
 	"cel.dev/cel-go/cel"
-	"cel.dev/cel-go/common/types"
-	"cel.dev/cel-go/common/types/ref"
 	"cel.dev/cel-go/interpreter"
 )
 
@@ -19,12 +17,15 @@ func (e *Error) Error() string { return e.Reason }
 
 // fault makes an error of cel-go's presentable. CEL puts values into its errors (a key that is missing, a text that is no number), so
 // only their kind is kept.
-func (p *Program) fault(ctx context.Context, err error) error {
+func fault(ctx context.Context, err error) error {
+	if err == nil {
+		return nil
+	}
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
 	var cancelled interpreter.EvalCancelledError
-	if errors.As(err, &cancelled) {
+	if errors.As(err, &cancelled) || errors.Is(err, errCost) {
 		return &Error{"the expression costs too much for this message: it loops over too many values"}
 	}
 	for _, own := range []error{errDeep, errNumber, errForm, errKey, errNoData} {
@@ -58,26 +59,29 @@ func (p *Program) fault(ctx context.Context, err error) error {
 	return &Error{"the expression failed for this message: a value could not be converted or an argument does not fit its function"}
 }
 
-// wrap makes an error of appendValue presentable.
-func (p *Program) wrap(err error) error {
-	if err == nil {
-		return nil
-	}
-	return p.fault(context.Background(), err)
+func unfit(x *val, want string) error {
+	return &Error{fmt.Sprintf("the expression gave a value of type %s where %s is needed", typeName(x), want)}
 }
 
-func (p *Program) unfit(v ref.Val, want string) error {
-	return &Error{fmt.Sprintf("the expression gave a value of type %s where %s is needed", typeName(v), want)}
-}
-
-func typeName(v ref.Val) string {
-	switch v.(type) {
-	case types.Null:
+func typeName(x *val) string {
+	switch x.kind {
+	case vNull:
 		return "null"
-	case *object:
-		return "object"
+	case vBool:
+		return "bool"
+	case vInt:
+		return "int"
+	case vDouble:
+		return "double"
+	case vString:
+		return "string"
+	case vNode:
+		if x.node.kind == kindList {
+			return "list"
+		}
+		return "map"
 	}
-	return v.Type().TypeName()
+	return x.ref.Type().TypeName()
 }
 
 func article(t *cel.Type) string {

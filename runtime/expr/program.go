@@ -4,11 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strconv"
 	"strings"
 
 	"cel.dev/cel-go/cel"
 	"cel.dev/cel-go/common/types"
-	"cel.dev/cel-go/common/types/ref"
 	"cel.dev/cel-go/common/types/traits"
 )
 
@@ -24,8 +24,9 @@ const (
 
 // A Program is a checked expression. It is safe for concurrent use.
 type Program struct {
-	source  string
-	program cel.Program
+	root both
+	emit emitFn
+	list listFn // nil: the list is taken from the root's value
 }
 
 // Check says whether an expression may stand where want is wanted: syntax, names, types and bounds. It evaluates nothing.
@@ -40,11 +41,23 @@ func Compile(source string, s Scope, want Kind) (*Program, error) {
 	if err != nil {
 		return nil, err
 	}
-	program, err := e.env.Program(ast, e.options...)
-	if err != nil {
+	d := &director{env: e, ast: ast.NativeRep(), scope: s}
+	p := &Program{root: both{foreign: newForeign(e, d.ast, d.ast.Expr())}}
+	if _, err := p.root.foreign.plan(); err != nil {
 		return nil, fmt.Errorf("the expression cannot be run: %w", err)
 	}
-	return &Program{source: source, program: program}, nil
+	if !d.direct() {
+		p.emit = p.root.foreign.emit
+		return p, nil
+	}
+	p.root.direct = d.value(d.ast.Expr())
+	switch want {
+	case JSON:
+		p.emit = d.emit(d.ast.Expr())
+	case List:
+		p.list = d.list(d.ast.Expr())
+	}
+	return p, nil
 }
 
 func check(source string, s Scope, want Kind) (*environment, *cel.Ast, error) {
@@ -90,78 +103,83 @@ func fits(t *cel.Type, want Kind) error {
 	return nil
 }
 
-// eval runs the program in cel-go.
-func (p *Program) eval(ctx context.Context, v *View) (ref.Val, error) {
-	out, _, err := p.program.ContextEval(ctx, v)
+// EvalBool gives the truth of the expression.
+func (p *Program) EvalBool(ctx context.Context, v *View) (bool, error) {
+	v.begin(ctx)
+	x, err := p.root.eval(v)
 	if err != nil {
-		return nil, p.fault(ctx, err)
+		return false, fault(ctx, err)
+	}
+	if x.kind != vBool {
+		return false, unfit(&x, "true or false")
+	}
+	return x.num == 1, nil
+}
+
+// EvalString gives a string that stands on its own: it does not alias the message. Numbers are spelt as the message spells them.
+func (p *Program) EvalString(ctx context.Context, v *View) (string, error) {
+	v.begin(ctx)
+	x, err := p.root.eval(v)
+	if err != nil {
+		return "", fault(ctx, err)
+	}
+	switch x.kind {
+	case vString:
+		return strings.Clone(x.str), nil
+	case vInt, vDouble, vBool:
+		b, err := v.appendVal(nil, &x)
+		return string(b), fault(ctx, err)
+	case vRef:
+		if u, ok := x.ref.(types.Uint); ok {
+			return strconv.FormatUint(uint64(u), 10), nil
+		}
+	}
+	return "", unfit(&x, "a string")
+}
+
+// EvalJSON appends the result as one JSON value to dst. After an error dst has what it had before.
+func (p *Program) EvalJSON(ctx context.Context, v *View, dst []byte) ([]byte, error) {
+	v.begin(ctx)
+	out, err := p.emit(v, dst)
+	if err != nil {
+		return out[:len(dst)], fault(ctx, err)
 	}
 	return out, nil
 }
 
-// EvalBool gives the truth of the expression.
-func (p *Program) EvalBool(ctx context.Context, v *View) (bool, error) {
-	out, err := p.eval(ctx, v)
-	if err != nil {
-		return false, err
-	}
-	b, ok := out.(types.Bool)
-	if !ok {
-		return false, p.unfit(out, "true or false")
-	}
-	return bool(b), nil
-}
-
-// EvalString gives a string that stands on its own: it does not alias the message.
-func (p *Program) EvalString(ctx context.Context, v *View) (string, error) {
-	out, err := p.eval(ctx, v)
-	if err != nil {
-		return "", err
-	}
-	switch x := out.(type) {
-	case types.String:
-		return strings.Clone(string(x)), nil
-	case types.Int, types.Uint, types.Double, types.Bool:
-		b, err := v.appendValue(nil, x, 0)
-		return string(b), p.wrap(err)
-	}
-	return "", p.unfit(out, "a string")
-}
-
-// EvalJSON appends the result as one JSON value to dst.
-func (p *Program) EvalJSON(ctx context.Context, v *View, dst []byte) ([]byte, error) {
-	out, err := p.eval(ctx, v)
-	if err != nil {
-		return dst, err
-	}
-	n := len(dst)
-	dst, err = v.appendValue(dst, out, 0)
-	if err != nil {
-		return dst[:n], p.wrap(err)
-	}
-	return dst, nil
-}
-
 // EvalList gives the elements of a list, each as JSON. Elements of the message's own lists alias its data.
 func (p *Program) EvalList(ctx context.Context, v *View) ([][]byte, error) {
-	out, err := p.eval(ctx, v)
-	if err != nil {
-		return nil, err
-	}
-	if l, ok := out.(*list); ok {
-		elements := make([][]byte, 0, l.count)
-		(*node)(l).each(func(e *node) bool { elements = append(elements, e.raw()); return true })
+	v.begin(ctx)
+	if p.list != nil {
+		var marks []int
+		out, err := p.list(v, nil, &marks)
+		if err != nil {
+			return nil, fault(ctx, err)
+		}
+		elements := make([][]byte, 0, len(marks)/2)
+		for i := 0; i < len(marks); i += 2 {
+			elements = append(elements, out[marks[i]:marks[i+1]:marks[i+1]])
+		}
 		return elements, nil
 	}
-	l, ok := out.(traits.Lister)
+	x, err := p.root.eval(v)
+	if err != nil {
+		return nil, fault(ctx, err)
+	}
+	if x.kind == vNode && x.node.kind == kindList {
+		elements := make([][]byte, 0, x.node.count)
+		x.node.each(func(e *node) bool { elements = append(elements, e.raw()); return true })
+		return elements, nil
+	}
+	l, ok := x.ref.(traits.Lister)
 	if !ok {
-		return nil, p.unfit(out, "a list")
+		return nil, unfit(&x, "a list")
 	}
 	elements := make([][]byte, 0, size(l))
 	for it := l.Iterator(); it.HasNext() == types.True; {
 		e, err := v.appendValue(nil, it.Next(), 1)
 		if err != nil {
-			return nil, p.wrap(err)
+			return nil, fault(ctx, err)
 		}
 		elements = append(elements, e)
 	}

@@ -1,6 +1,7 @@
 package expr
 
 import (
+	"context"
 	"errors"
 	"math"
 	"mime"
@@ -34,6 +35,17 @@ type View struct {
 	wide     map[*node]map[string]*node
 	long     map[*node][]*node
 	spelling map[uint64]*node
+
+	// Of the evaluation that goes on.
+	ctx    context.Context
+	budget int // what it may still cost
+	rounds int
+	locals []local
+}
+
+// begin prepares for an evaluation.
+func (v *View) begin(ctx context.Context) {
+	v.ctx, v.budget, v.locals = ctx, maxCost, v.locals[:0]
 }
 
 type state uint8
@@ -83,11 +95,12 @@ func ForItem(page *View, item []byte) *View {
 
 // Release hands the view back for another message. Nobody uses it, or a value that was made from it, afterwards.
 func (v *View) Release() {
-	nodes := v.nodes[:0]
+	nodes, locals := v.nodes[:0], v.locals[:cap(v.locals)]
 	if cap(nodes) > 4096 {
 		nodes = nil
 	}
-	*v = View{nodes: nodes}
+	clear(locals)
+	*v = View{nodes: nodes, locals: locals[:0]}
 	pool.Put(v)
 }
 
@@ -219,8 +232,13 @@ func form(contentType string) contentForm {
 	return formBytes
 }
 
-// ResolveName gives CEL the variables of the view's scope.
+// ResolveName gives CEL the variables of the view's scope, and of the loops on the direct way that CEL is called from.
 func (v *View) ResolveName(name string) (any, bool) {
+	for i := len(v.locals) - 1; i >= 0; i-- {
+		if l := &v.locals[i]; l.name == name {
+			return l.val.native(), true
+		}
+	}
 	if v.scope == Message {
 		return v.messageVariable(name)
 	}
@@ -249,33 +267,33 @@ func (v *View) messageVariable(name string) (any, bool) {
 	if name == "attributes" {
 		return (*attributes)(&v.msg.Attributes), true
 	}
-	if s, ok := attribute(v.msg, name); ok {
-		return types.String(s), true
+	if get := attribute(name); get != nil {
+		return types.String(get(v.msg)), true
 	}
 	return nil, false
 }
 
-// attribute is the attribute of a message that the variable called name stands for, "" where the message has none.
-func attribute(m *message.Message, name string) (string, bool) {
+// attribute finds the attribute that the variable called name stands for. What it gives is "" where a message has none.
+func attribute(name string) func(*message.Message) string {
 	switch name {
 	case "id":
-		return m.ID, true
+		return func(m *message.Message) string { return m.ID }
 	case "source":
-		return m.Source, true
+		return func(m *message.Message) string { return m.Source }
 	case "type":
-		return m.Type, true
+		return func(m *message.Message) string { return m.Type }
 	case "subject":
-		return m.Subject, true
+		return func(m *message.Message) string { return m.Subject }
 	case "time":
-		return m.Time, true
+		return func(m *message.Message) string { return m.Time }
 	case "datacontenttype":
-		return m.DataContentType, true
+		return func(m *message.Message) string { return m.DataContentType }
 	case "dataschema":
-		return m.DataSchema, true
+		return func(m *message.Message) string { return m.DataSchema }
 	case "key":
-		return m.Key, true
+		return func(m *message.Message) string { return m.Key }
 	}
-	return "", false
+	return nil
 }
 
 // Parent makes a View a CEL activation; it has none.
