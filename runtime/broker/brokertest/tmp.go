@@ -1,3 +1,3 @@
 package brokertest
 
-var roundTripCases, receiveCases, settleCases, orderCases, positionCases, adminCases, inboxCases, outageCases, crashCases []testCase
+var settleCases, orderCases, positionCases, adminCases, inboxCases, outageCases, crashCases []testCase

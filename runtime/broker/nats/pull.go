@@ -51,8 +51,8 @@ type puller struct {
 	lastHeard time.Time
 	broken    error // errConsumerGone and the like, until restart
 	stopping  bool
-	drained   bool
-	wake      chan struct{}
+	wake      chan struct{} // for take
+	drained   chan struct{} // closed when nothing can arrive any more
 }
 
 type amount struct{ messages, bytes int }
@@ -67,7 +67,7 @@ func newPuller(c *conn, w driver.Window, retain bool) *puller {
 	if w.Messages <= 0 {
 		w.Messages = 1
 	}
-	return &puller{conn: c, window: w, retain: retain, broken: errNotStarted, wake: make(chan struct{}, 1)}
+	return &puller{conn: c, window: w, retain: retain, broken: errNotStarted, wake: make(chan struct{}, 1), drained: make(chan struct{})}
 }
 
 // start begins to pull from a consumer, or begins anew after a break. What had arrived stays.
@@ -256,7 +256,7 @@ func (p *puller) take(ctx context.Context, into []arrival, limit int) ([]arrival
 		}
 		err := p.broken
 		switch {
-		case p.drained:
+		case p.isDrained():
 			err = driver.ErrDrained
 		case p.stopping:
 			err = nil
@@ -281,6 +281,7 @@ func (p *puller) take(ctx context.Context, into []arrival, limit int) ([]arrival
 		}
 		select {
 		case <-p.wake:
+		case <-p.drained:
 		case <-lost:
 		case <-timer.C:
 		case <-ctx.Done():
@@ -288,6 +289,15 @@ func (p *puller) take(ctx context.Context, into []arrival, limit int) ([]arrival
 		case <-p.conn.done:
 			return into, fmt.Errorf("nats: %w", natsgo.ErrConnectionClosed)
 		}
+	}
+}
+
+func (p *puller) isDrained() bool {
+	select {
+	case <-p.drained:
+		return true
+	default:
+		return false
 	}
 }
 
@@ -304,38 +314,22 @@ func (p *puller) stop() {
 		if sub != nil {
 			_ = sub.Unsubscribe()
 		}
-		p.drained = true
-		p.signal()
+		close(p.drained)
 		return
 	}
-	sub.SetClosedHandler(func(string) {
-		p.mu.Lock()
-		p.drained = true
-		p.mu.Unlock()
-		p.signal()
-	})
+	sub.SetClosedHandler(func(string) { close(p.drained) })
 	if err := sub.Drain(); err != nil {
-		p.drained = true
-		p.signal()
+		sub.SetClosedHandler(nil)
+		close(p.drained)
 	}
 }
 
 // stopped waits until stop has taken effect.
 func (p *puller) stopped(ctx context.Context) {
-	for {
-		p.mu.Lock()
-		drained := p.drained
-		p.mu.Unlock()
-		if drained {
-			return
-		}
-		select {
-		case <-p.wake:
-		case <-p.conn.done:
-			return
-		case <-ctx.Done():
-			return
-		}
+	select {
+	case <-p.drained:
+	case <-p.conn.done:
+	case <-ctx.Done():
 	}
 }
 
