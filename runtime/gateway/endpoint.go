@@ -1,0 +1,109 @@
+package gateway
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"time"
+
+	"golang.org/x/time/rate"
+
+	"github.com/waybill-dev/waybill/runtime/expr"
+	"github.com/waybill-dev/waybill/runtime/message"
+	"github.com/waybill-dev/waybill/runtime/plan"
+	"github.com/waybill-dev/waybill/runtime/reply"
+)
+
+// Patterns of an Endpoint.
+const (
+	requestResponse = "RequestResponse"
+	requestAck      = "RequestAck"
+	requestForget   = "RequestForget"
+)
+
+// Endpoint serves an Endpoint: POST at exactly its path.
+type Endpoint struct {
+	front
+	plan  plan.Endpoint
+	key   *expr.Program // nil: the event's own key
+	limit *rate.Limiter // nil: none
+}
+
+// NewEndpoint makes the handler. The error is about the plan: its pattern or its key.
+func NewEndpoint(p plan.Endpoint, deps Deps) (*Endpoint, error) {
+	e := &Endpoint{plan: p}
+	switch p.Pattern {
+	case requestResponse, requestAck, requestForget:
+	default:
+		return nil, fmt.Errorf("endpoint: pattern %q is unknown", p.Pattern)
+	}
+	e.init(deps, "endpoints", p.To)
+	if p.Key != nil {
+		k, err := expr.Compile(p.Key.CEL, expr.Message, expr.String)
+		if err != nil {
+			return nil, fmt.Errorf("endpoint: key: %w", err)
+		}
+		e.key = k
+	}
+	if p.RatePerSecond > 0 {
+		e.limit = rate.NewLimiter(rate.Limit(p.RatePerSecond), p.RatePerSecond)
+	}
+	return e, nil
+}
+
+func (e *Endpoint) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if path := r.URL.Path; path != e.plan.Path && (path != "" || e.plan.Path != "/") {
+		e.notFound(w)
+		return
+	}
+	if !e.allow(w, r, http.MethodPost) || !e.authenticated(w, r, e.plan.Auth) || e.refuseWhileDraining(w) {
+		return
+	}
+	if e.limit != nil && !e.limit.Allow() {
+		e.refuse(w, problem{Status: http.StatusTooManyRequests, Reason: "RateLimited", RetryAfter: time.Second,
+			Detail: fmt.Sprintf("more than %d requests a second", e.plan.RatePerSecond)})
+		return
+	}
+	in := e.read(w, r, limits{body: e.plan.MaxBodyBytes, data: e.plan.MaxMessageBytes})
+	if in == nil {
+		return
+	}
+	if e.key != nil {
+		for i := range in.events {
+			if err := e.setKey(r.Context(), &in.events[i]); err != nil {
+				in.close()
+				p := problem{Status: http.StatusUnprocessableEntity, Reason: "NoKey", Detail: "the key cannot be computed from this event; look at what the Endpoint's key reads", ID: in.events[i].ID}
+				if in.batch {
+					p.ID, p.Errors = "", []fault{{Index: &i, Detail: "has no key"}}
+				}
+				e.refuse(w, p)
+				return
+			}
+		}
+	}
+	b := e.deps.Broker(e.plan.To.Broker)
+	expires := e.plan.WhenExpired == "Drop"
+	switch {
+	case e.plan.Pattern == requestResponse:
+		e.ask(w, r, b, e.deps.Desk(e.plan.To.Broker), in, request{want: reply.Reply, timeout: time.Duration(e.plan.Timeout), expires: expires})
+	case e.plan.Pattern == requestAck && e.plan.AckWhen == stateProcessed:
+		e.ask(w, r, b, e.deps.Desk(e.plan.To.Broker), in, request{want: reply.Processed, timeout: time.Duration(e.plan.Timeout), expires: expires})
+	default:
+		e.publish(w, r, b, in, e.plan.Pattern == requestForget)
+	}
+}
+
+func (e *Endpoint) setKey(ctx context.Context, m *message.Message) error {
+	v := expr.For(nil, m)
+	defer v.Release()
+	key, err := e.key.EvalString(ctx, v)
+	if err != nil {
+		return err
+	}
+	m.Key = key
+	return m.Check()
+}
+
+// Drain refuses what comes from now on and returns when all that was accepted is stored. When ctx ends first, what is left is lost and
+// counted. Requests that wait for an answer go on: the server's shutdown waits for them.
+func (e *Endpoint) Drain(ctx context.Context) error { return e.drain(ctx) }

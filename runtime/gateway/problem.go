@@ -1,0 +1,56 @@
+package gateway
+
+import (
+	"encoding/json"
+	"net/http"
+	"strconv"
+	"time"
+)
+
+// problem is an error answer, RFC 9457. Nothing of a payload or a secret is ever in it.
+type problem struct {
+	Title  string `json:"title"`
+	Status int    `json:"status"`
+	Detail string `json:"detail,omitempty"`
+	Reason string `json:"reason,omitempty"` // for programs
+	ID     string `json:"id,omitempty"`     // of the event that it is about
+	// Errors are the single faults, of a schema or of a batch's members.
+	Errors []fault `json:"errors,omitempty"`
+	// Results are there when a batch was stored in part: one for each event, in order.
+	Results []result `json:"results,omitempty"`
+
+	RetryAfter time.Duration `json:"-"`
+}
+
+// fault is one thing that is wrong with the events of a request.
+type fault struct {
+	Index  *int   `json:"index,omitempty"` // of a batch's member, from 0
+	Path   string `json:"path,omitempty"`  // JSON pointer into the data
+	Detail string `json:"detail"`
+}
+
+type result struct {
+	ID     string `json:"id"`
+	Status int    `json:"status"`
+	Detail string `json:"detail,omitempty"`
+}
+
+// refuse answers with p and counts it.
+func (f *front) refuse(w http.ResponseWriter, p problem) {
+	p.Title = http.StatusText(p.Status)
+	h := w.Header()
+	h.Set("Content-Type", "application/problem+json")
+	if p.RetryAfter > 0 {
+		h.Set("Retry-After", strconv.Itoa(int((p.RetryAfter+time.Second-1)/time.Second)))
+	}
+	f.stats.refused(p.Status)
+	w.WriteHeader(p.Status)
+	_ = json.NewEncoder(w).Encode(p) // the client may be gone
+}
+
+// answer writes v as JSON.
+func answer(w http.ResponseWriter, status int, v any) {
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(status)
+	_ = json.NewEncoder(w).Encode(v) // the client may be gone
+}

@@ -1,0 +1,320 @@
+package gateway
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"net/http"
+	"strconv"
+	"time"
+
+	"github.com/waybill-dev/waybill/runtime/broker/driver"
+	"github.com/waybill-dev/waybill/runtime/flow"
+	"github.com/waybill-dev/waybill/runtime/message"
+	"github.com/waybill-dev/waybill/runtime/reply"
+)
+
+const (
+	// maxMessages bounds what one receive gives.
+	maxMessages = 100
+	// settleTimeout bounds one call to the broker about a lease.
+	settleTimeout = 5 * time.Second
+	defaultWait   = 20 * time.Second
+)
+
+// What a dead letter says of an attempt.
+const (
+	textLeaseEnded = "the lease ended without an answer"
+	textNacked     = "the receiver handed it back"
+	textRejected   = "the receiver rejected it"
+)
+
+// openLeases opens the source that leases come from.
+func (m *Mailbox) openLeases(ctx context.Context) (driver.Source, error) {
+	return m.broker().Source(ctx, driver.SourceSpec{
+		Object: driverRef(m.plan.Object), Ordering: driver.Ordering(m.plan.Ordering),
+		Window:  driver.Window{Messages: maxMessages, Bytes: 64 << 20},
+		AckWait: time.Duration(m.plan.AckWait), Lease: true,
+	})
+}
+
+// receive serves POST /messages/receive.
+func (m *Mailbox) receive(w http.ResponseWriter, r *http.Request) {
+	limit, wait, ok := m.receiveArguments(w, r)
+	if !ok || !m.discardBody(w, r) || m.refuseAway(w, m.broker()) {
+		return
+	}
+	ctx := r.Context()
+	if wait > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, wait)
+		defer cancel()
+	}
+	if m.deps.Paused {
+		select {
+		case <-ctx.Done():
+		case <-m.drained:
+		case <-time.After(wait):
+		}
+		m.lend(w, nil)
+		return
+	}
+	m.stats.polls.Add(1)
+	var ds []driver.Delivery
+	var err error
+	if wait > 0 {
+		ds, err = m.polls.wait(ctx, limit)
+	} else {
+		now, cancel := context.WithTimeout(ctx, 250*time.Millisecond) // long enough to ask the broker once
+		ds, err = m.polls.wait(now, limit)
+		cancel()
+	}
+	m.stats.polls.Add(-1)
+	switch {
+	case errors.Is(err, errTooManyPolls):
+		m.refuse(w, problem{Status: http.StatusServiceUnavailable, Reason: "TooManyPolls", Detail: "too many receivers wait at this replica; try again", RetryAfter: time.Second})
+		return
+	case err != nil:
+		m.log.Warn("cannot receive", "error", err)
+		m.refuse(w, storeProblemFor(err))
+		return
+	}
+	if r.Context().Err() != nil { // the client is gone: others may have them at once
+		m.handBack(ds)
+		return
+	}
+	m.lend(w, ds)
+}
+
+// storeProblemFor is the answer when the mailbox cannot be read.
+func storeProblemFor(err error) problem {
+	p := problem{Status: http.StatusServiceUnavailable, Reason: "BrokerAway", Detail: "the broker cannot be read from now; try again", RetryAfter: 2 * time.Second}
+	if errors.Is(err, driver.ErrMissing) || errors.Is(err, driver.ErrPositionLost) {
+		p.Reason, p.Detail = "ObjectMissing", "the mailbox does not exist on the broker"
+	}
+	return p
+}
+
+// receiveArguments reads max and wait. When ok is false it has answered.
+func (m *Mailbox) receiveArguments(w http.ResponseWriter, r *http.Request) (limit int, wait time.Duration, ok bool) {
+	limit, wait = 1, defaultWait
+	q := r.URL.Query()
+	if s := q.Get("max"); q.Has("max") {
+		n, err := strconv.Atoi(s)
+		if errors.Is(err, strconv.ErrRange) && n > 0 {
+			err = nil
+		}
+		if err != nil || n < 1 {
+			m.refuse(w, badArgument("max: must be a whole number, 1 or more"))
+			return 0, 0, false
+		}
+		limit = min(n, maxMessages)
+	}
+	if q.Has("wait") {
+		d, good := readDuration(q.Get("wait"), maxWait, true)
+		if !good {
+			m.refuse(w, badArgument("wait: must be a duration such as 20s, 0s or more"))
+			return 0, 0, false
+		}
+		wait = d
+	}
+	if m.plan.Ordering == string(driver.Strict) {
+		limit = 1
+	}
+	return limit, wait, true
+}
+
+func badArgument(detail string) problem {
+	return problem{Status: http.StatusBadRequest, Reason: "BadArgument", Detail: detail}
+}
+
+// lent is one message of an answer to a receive.
+type lent struct {
+	Lease      string          `json:"lease"`
+	Deliveries int             `json:"deliveries"`
+	Expires    string          `json:"expires"`
+	Event      json.RawMessage `json:"event"`
+}
+
+// lend answers with leases on ds.
+func (m *Mailbox) lend(w http.ResponseWriter, ds []driver.Delivery) {
+	as, err := m.sealer.aeads()
+	if err != nil {
+		m.log.Error("cannot make leases", "error", err)
+		m.handBack(ds)
+		m.refuse(w, problem{Status: http.StatusServiceUnavailable, Reason: "KeyUnavailable", Detail: "leases cannot be made now", RetryAfter: 5 * time.Second})
+		return
+	}
+	now := m.deps.Now()
+	w.Header().Set("Content-Type", "application/json")
+	out := append(make([]byte, 0, 1024), `{"messages":[`...)
+	for i := range ds {
+		d := &ds[i]
+		l := newLease(&d.Message, d.Handle, d.Count, now, m.expiry(d, now))
+		m.remember(&l, &d.Message, now)
+		if i > 0 {
+			out = append(out, ',')
+		}
+		out = append(out, `{"lease":"`...)
+		out = append(out, m.sealer.seal(as[0], &l)...)
+		out = strconv.AppendInt(append(out, `","deliveries":`...), int64(max(d.Count, 1)), 10)
+		out = append(out, `,"expires":"`...)
+		out = l.expires.UTC().AppendFormat(out, rfc3339Milli)
+		out = append(out, `","event":`...)
+		event := d.Message.Without(message.Internal)
+		out = append(message.AppendJSON(out, &event), '}')
+	}
+	m.stats.leased.Add(int64(len(ds)))
+	out = append(out, "]}\n"...)
+	if _, err := w.Write(out); err != nil {
+		m.handBack(ds)
+	}
+}
+
+const rfc3339Milli = "2006-01-02T15:04:05.000Z07:00"
+
+// expiry is when a lease on d ends.
+func (m *Mailbox) expiry(d *driver.Delivery, now time.Time) time.Time {
+	end := now.Add(time.Duration(m.plan.AckWait))
+	if !d.Deadline.IsZero() && d.Deadline.Before(end) {
+		end = d.Deadline
+	}
+	return end.Add(-leaseMargin)
+}
+
+// remember notes a lease that this replica gives out. On the last attempt it sees to the dead letter when the lease ends.
+func (m *Mailbox) remember(l *lease, msg *message.Message, now time.Time) {
+	n := m.book.note(l, now)
+	m.book.keep(n, msg)
+	if m.plan.MaxAttempts > 0 && m.plan.DeadLetter != nil && l.count >= m.plan.MaxAttempts {
+		last := *l
+		m.book.watch(n, now, func() { m.lastLeaseEnded(last, n) })
+	}
+}
+
+// handBack releases deliveries that nobody got.
+func (m *Mailbox) handBack(ds []driver.Delivery) {
+	if len(ds) == 0 {
+		return
+	}
+	settler := m.broker().Settler()
+	if settler == nil {
+		return // the broker is away: they come again after their ackWait
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), settleTimeout)
+	defer cancel()
+	list := make([]driver.Settlement, len(ds))
+	for i := range ds {
+		list[i] = driver.Settlement{D: &ds[i], Verb: driver.Release}
+	}
+	for _, err := range settler.Settle(ctx, list) {
+		if err != nil {
+			m.log.Warn("could not hand back messages that nobody received; they come again after their ackWait", "error", err)
+			return
+		}
+	}
+}
+
+// admit decides on a delivery before anybody gets it: a request that nobody waits for any more is dropped, and one that has used its
+// attempts up is dead-lettered.
+func (m *Mailbox) admit(ctx context.Context, d *driver.Delivery) bool {
+	ctx, cancel := context.WithTimeout(ctx, settleTimeout)
+	defer cancel()
+	switch {
+	case overdue(&d.Message, m.deps.Now()):
+		if err := m.settleOne(ctx, d, driver.Done, 0); err != nil {
+			m.log.Warn("could not drop an expired request", "id", d.Message.ID, "error", err)
+			return false
+		}
+		m.stats.expired.Add(1)
+		return false
+	case m.plan.MaxAttempts > 0 && m.plan.DeadLetter != nil && d.Count > m.plan.MaxAttempts:
+		err := m.bury(ctx, d, &d.Message, flow.AttemptsExhausted, d.Count-1, textLeaseEnded)
+		if err != nil {
+			m.log.Warn("could not dead-letter a message that has used its attempts up; it is tried again", "id", d.Message.ID, "error", err)
+			m.handBack([]driver.Delivery{*d})
+			select { // do not spin on it
+			case <-time.After(time.Second):
+			case <-ctx.Done():
+			}
+		}
+		return false
+	}
+	return true
+}
+
+// settleOne tells the broker about one delivery.
+func (m *Mailbox) settleOne(ctx context.Context, d *driver.Delivery, v driver.Verb, after time.Duration) error {
+	settler := m.broker().Settler()
+	if settler == nil {
+		return errAway
+	}
+	if errs := settler.Settle(ctx, []driver.Settlement{{D: d, Verb: v, After: after}}); errs != nil {
+		return errs[0]
+	}
+	return nil
+}
+
+var errAway = errors.New("the broker is away")
+
+// bury stores a dead letter and then takes the message out of the mailbox. A crash in between leaves a second copy with the same id.
+func (m *Mailbox) bury(ctx context.Context, d *driver.Delivery, msg *message.Message, why flow.Reason, attempts int, text string) error {
+	letter := flow.DeadLetter(*msg, flow.Death{Reason: why, Attempts: attempts, First: text, Last: text, Origin: m.deps.Resource.String(), Time: m.deps.Now()})
+	letter = letter.Without(message.Internal)
+	to := *m.plan.DeadLetter
+	if errs := m.deps.Broker(to.Broker).Publisher(driverRef(to)).Publish(ctx, []message.Message{letter}); errs != nil && errs[0] != nil {
+		return errs[0]
+	}
+	if err := m.settleOne(ctx, d, driver.Done, 0); err != nil {
+		return err
+	}
+	m.stats.dead.Add(1)
+	m.tell(ctx, msg, reply.Answer{Kind: reply.Failed, Reason: string(why)})
+	return nil
+}
+
+// tell answers a requester, if one waits. What has happened to the message stays as it is when that fails.
+func (m *Mailbox) tell(ctx context.Context, request *message.Message, a reply.Answer) {
+	if err := m.deps.Sender(m.plan.Object.Broker).Reply(ctx, request, a); err != nil {
+		m.log.Warn("could not answer a requester", "id", request.ID, "error", err)
+	}
+}
+
+// lastLeaseEnded dead-letters a message whose last lease ended without an answer. There are leaseMargin left in which it is ours.
+func (m *Mailbox) lastLeaseEnded(l lease, n *note) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.ended != open || m.deps.Now().Before(m.book.expiry(n)) || m.draining.Load() {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), leaseMargin)
+	defer cancel()
+	d, err := m.restore(&l)
+	if err != nil {
+		return // the broker is away: the next receive sees to it
+	}
+	loader, ok := m.broker().Settler().(driver.Loader)
+	if !ok {
+		return
+	}
+	msg, err := loader.Load(ctx, &d) // another replica may have settled it: then there is nothing to bury
+	if err == nil {
+		err = m.bury(ctx, &d, &msg, flow.AttemptsExhausted, l.count, textLeaseEnded)
+	}
+	switch {
+	case err == nil:
+		m.book.settled(n, dead)
+	case errors.Is(err, driver.ErrMissing):
+	default:
+		m.log.Warn("could not dead-letter a message whose last lease ended; the next receive does it", "error", err)
+	}
+}
+
+// restore makes the delivery of a lease.
+func (m *Mailbox) restore(l *lease) (driver.Delivery, error) {
+	settler := m.broker().Settler()
+	if settler == nil {
+		return driver.Delivery{}, errAway
+	}
+	return settler.Restore(driverRef(m.plan.Object), l.handle)
+}

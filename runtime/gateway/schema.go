@@ -1,0 +1,185 @@
+package gateway
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"math/big"
+	"net/http"
+	"strconv"
+	"strings"
+
+	"github.com/santhosh-tekuri/jsonschema/v6"
+	"github.com/santhosh-tekuri/jsonschema/v6/kind"
+
+	"github.com/waybill-dev/waybill/runtime/message"
+)
+
+// maxFaults bounds the faults that one answer names.
+const maxFaults = 20
+
+// compileSchema reads a JSON Schema. References lead into the document itself only: nothing is loaded from anywhere.
+func compileSchema(doc json.RawMessage) (*jsonschema.Schema, error) {
+	v, err := jsonschema.UnmarshalJSON(bytes.NewReader(doc))
+	if err != nil {
+		return nil, fmt.Errorf("schema.jsonSchema: is not JSON: %w", err)
+	}
+	c := jsonschema.NewCompiler()
+	c.UseLoader(noLoader{})
+	const at = "urn:waybill:schema"
+	if err := c.AddResource(at, v); err != nil {
+		return nil, fmt.Errorf("schema.jsonSchema: %w", err)
+	}
+	s, err := c.Compile(at)
+	if err != nil {
+		return nil, fmt.Errorf("schema.jsonSchema: %w", err)
+	}
+	return s, nil
+}
+
+type noLoader struct{}
+
+func (noLoader) Load(url string) (any, error) {
+	return nil, fmt.Errorf("$ref to %s: only references within the schema are followed", url)
+}
+
+// conforms holds events against a schema. nil: all meet it.
+func conforms(s *jsonschema.Schema, in *intake) *problem {
+	p := problem{Status: http.StatusUnprocessableEntity, Reason: "SchemaViolation", Detail: "the data do not meet the topic's schema; nothing was stored"}
+	for i := range in.events {
+		faults := violations(s, &in.events[i])
+		if in.batch {
+			for j := range faults {
+				faults[j].Index = &i
+			}
+		}
+		if p.Errors = append(p.Errors, faults...); len(p.Errors) >= maxFaults {
+			break
+		}
+	}
+	if p.Errors == nil {
+		return nil
+	}
+	p.Errors = p.Errors[:min(len(p.Errors), maxFaults)]
+	if !in.batch {
+		p.ID = in.events[0].ID
+	}
+	return &p
+}
+
+func violations(s *jsonschema.Schema, m *message.Message) []fault {
+	if !message.HasJSON(m.DataContentType) {
+		return []fault{{Detail: "the data must be JSON; the content type says otherwise"}}
+	}
+	if hugeExponent(m.Data) {
+		return []fault{{Detail: "a number in the data is too large to be checked"}}
+	}
+	v, err := jsonschema.UnmarshalJSON(bytes.NewReader(m.Data))
+	if err != nil {
+		return []fault{{Detail: "the data are not JSON"}}
+	}
+	var bad *jsonschema.ValidationError
+	if err := s.Validate(v); err == nil {
+		return nil
+	} else if !errors.As(err, &bad) {
+		return []fault{{Detail: "the data cannot be checked"}}
+	}
+	return leaves(bad, nil)
+}
+
+// leaves are the faults that have no deeper cause.
+func leaves(e *jsonschema.ValidationError, to []fault) []fault {
+	if len(to) >= maxFaults {
+		return to
+	}
+	if len(e.Causes) == 0 {
+		return append(to, fault{Path: pointer(e.InstanceLocation), Detail: describe(e.ErrorKind)})
+	}
+	for _, c := range e.Causes {
+		to = leaves(c, to)
+	}
+	return to
+}
+
+// pointer is a JSON pointer, RFC 6901. The data as a whole are "".
+func pointer(path []string) string {
+	var b strings.Builder
+	escape := strings.NewReplacer("~", "~0", "/", "~1")
+	for _, p := range path {
+		b.WriteByte('/')
+		_, _ = escape.WriteString(&b, p)
+	}
+	return b.String()
+}
+
+// describe says in words of the schema what is wrong, and never repeats the data.
+func describe(k jsonschema.ErrorKind) string {
+	switch k := k.(type) {
+	case *kind.Type:
+		return fmt.Sprintf("is a %s, must be %s", k.Got, strings.Join(k.Want, " or "))
+	case *kind.Required:
+		return "lacks " + strings.Join(k.Missing, ", ")
+	case *kind.DependentRequired:
+		return "lacks " + strings.Join(k.Missing, ", ")
+	case *kind.AdditionalProperties:
+		return fmt.Sprintf("has %d properties that are not allowed", len(k.Properties))
+	case *kind.Enum:
+		return "is none of the values that enum allows"
+	case *kind.Const:
+		return "is not the value that const asks for"
+	case *kind.Pattern:
+		return "does not match the pattern " + k.Want
+	case *kind.Format:
+		return "does not have the format " + k.Want
+	case *kind.MinLength:
+		return fmt.Sprintf("is shorter than minLength %d", k.Want)
+	case *kind.MaxLength:
+		return fmt.Sprintf("is longer than maxLength %d", k.Want)
+	case *kind.MinItems:
+		return fmt.Sprintf("has fewer items than minItems %d", k.Want)
+	case *kind.MaxItems:
+		return fmt.Sprintf("has more items than maxItems %d", k.Want)
+	case *kind.Minimum:
+		return "is less than minimum " + number(k.Want)
+	case *kind.Maximum:
+		return "is greater than maximum " + number(k.Want)
+	case *kind.ExclusiveMinimum:
+		return "must be greater than exclusiveMinimum " + number(k.Want)
+	case *kind.ExclusiveMaximum:
+		return "must be less than exclusiveMaximum " + number(k.Want)
+	case *kind.MultipleOf:
+		return "is no multiple of " + number(k.Want)
+	}
+	return "does not meet " + strings.Join(k.KeywordPath(), "/")
+}
+
+func number(r *big.Rat) string {
+	f, _ := r.Float64()
+	return strconv.FormatFloat(f, 'g', -1, 64)
+}
+
+// hugeExponent reports whether some number has an exponent of more than three digits. The schema's arithmetic is exact, and writes such a
+// number out.
+func hugeExponent(data []byte) bool {
+	inString, digits, exponent := false, 0, false
+	for i := 0; i < len(data); i++ {
+		switch c := data[i]; {
+		case inString && c == '\\':
+			i++
+		case c == '"':
+			inString = !inString
+		case inString:
+		case c == 'e' || c == 'E':
+			exponent, digits = true, 0
+		case exponent && (c == '+' || c == '-' || c == '0' && digits == 0):
+		case exponent && c >= '0' && c <= '9':
+			if digits++; digits > 3 {
+				return true
+			}
+		default:
+			exponent = false
+		}
+	}
+	return false
+}

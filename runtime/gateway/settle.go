@@ -1,0 +1,338 @@
+package gateway
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"net/http"
+	"strconv"
+	"time"
+
+	"github.com/waybill-dev/waybill/runtime/broker/driver"
+	"github.com/waybill-dev/waybill/runtime/flow"
+	"github.com/waybill-dev/waybill/runtime/reply"
+)
+
+const (
+	maxDelay = 15 * time.Minute
+	// maxLeases bounds one list of acks.
+	maxLeases = 1000
+	// maxReasonBytes bounds the words of a reject.
+	maxReasonBytes = 1 << 10
+)
+
+// settlements are the calls on one lease.
+func (m *Mailbox) settlements() map[string]func(http.ResponseWriter, *http.Request, string) {
+	return map[string]func(http.ResponseWriter, *http.Request, string){
+		"ack": m.ack, "nack": m.nack, "reject": m.reject, "reply": m.reply, "extend": m.extend,
+	}
+}
+
+// held is an open lease that a call works on: its note is locked.
+type held struct {
+	lease    lease
+	note     *note
+	delivery driver.Delivery
+}
+
+var (
+	errLeaseEnded = errors.New("the lease has ended")
+	errRepeated   = errors.New("repeated")
+)
+
+// take opens a token and locks its lease for a call of this kind. errLeaseEnded: 410. errRepeated: it was done already, 204. On nil the
+// caller unlocks note.mu.
+func (m *Mailbox) take(token string, v verb) (*held, error) {
+	as, err := m.sealer.aeads()
+	if err != nil {
+		return nil, err
+	}
+	l, err := m.sealer.open(as, token)
+	if err != nil {
+		return nil, errLeaseEnded // a forged one looks no other than one whose key is gone
+	}
+	now := m.deps.Now()
+	n := m.book.note(&l, now)
+	n.mu.Lock()
+	switch {
+	case n.ended == acked && v == acked, n.ended == replied && v == acked:
+		err = errRepeated
+	case n.ended != open:
+		err = errLeaseEnded
+	case !now.Before(m.book.expiry(n)) && !now.Before(l.expires):
+		err = errLeaseEnded
+	default:
+		var d driver.Delivery
+		if d, err = m.restore(&l); errors.Is(err, driver.ErrInvalid) {
+			err = errLeaseEnded
+		}
+		if err == nil {
+			d.Deadline = l.expires.Add(leaseMargin)
+			if later := m.book.expiry(n); later.After(l.expires) {
+				d.Deadline = later.Add(leaseMargin)
+			}
+			return &held{lease: l, note: n, delivery: d}, nil
+		}
+	}
+	n.mu.Unlock()
+	return nil, err
+}
+
+// refuseLease answers a call that take refused, or the broker.
+func (m *Mailbox) refuseLease(w http.ResponseWriter, err error) {
+	switch status := m.leaseStatus(err); status {
+	case http.StatusNoContent:
+		w.WriteHeader(status)
+	case http.StatusGone:
+		m.refuse(w, problem{Status: status, Reason: "LeaseEnded", Detail: "this lease has ended; the message was settled, or is delivered again"})
+	default:
+		m.log.Warn("cannot settle a lease", "error", err)
+		m.refuse(w, problem{Status: status, Reason: "BrokerAway", Detail: "the broker did not take it; repeat the call while the lease lasts", RetryAfter: time.Second})
+	}
+}
+
+func (m *Mailbox) leaseStatus(err error) int {
+	switch {
+	case err == nil, errors.Is(err, errRepeated):
+		return http.StatusNoContent
+	case errors.Is(err, errLeaseEnded), errors.Is(err, driver.ErrStale), errors.Is(err, driver.ErrMissing):
+		m.stats.ended.Add(1)
+		return http.StatusGone
+	}
+	return http.StatusServiceUnavailable
+}
+
+// call runs one call on a lease: take, f, note how it ended, answer 204 or why not.
+func (m *Mailbox) call(w http.ResponseWriter, r *http.Request, token string, v verb, f func(ctx context.Context, h *held) (verb, error)) {
+	h, err := m.take(token, v)
+	if err != nil {
+		m.refuseLease(w, err)
+		return
+	}
+	defer h.note.mu.Unlock()
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(r.Context()), settleTimeout)
+	defer cancel()
+	ended, err := f(ctx, h)
+	if err != nil {
+		m.refuseLease(w, err)
+		return
+	}
+	m.book.settled(h.note, ended)
+	w.WriteHeader(http.StatusNoContent)
+}
+
+func (m *Mailbox) ack(w http.ResponseWriter, r *http.Request, token string) {
+	if !m.discardBody(w, r) {
+		return
+	}
+	m.call(w, r, token, acked, m.acknowledge)
+}
+
+// acknowledge takes the message out of the mailbox; whoever waits for that is told afterwards.
+func (m *Mailbox) acknowledge(ctx context.Context, h *held) (verb, error) {
+	if err := m.settleOne(ctx, &h.delivery, driver.Done, 0); err != nil {
+		return open, err
+	}
+	m.stats.acked.Add(1)
+	m.tell(ctx, h.lease.request(), reply.Answer{Kind: reply.Processed})
+	return acked, nil
+}
+
+func (m *Mailbox) nack(w http.ResponseWriter, r *http.Request, token string) {
+	var delay time.Duration
+	if q := r.URL.Query(); q.Has("delay") {
+		var ok bool
+		if delay, ok = readDuration(q.Get("delay"), maxDelay, false); !ok {
+			m.refuse(w, badArgument("delay: must be a duration such as 5s, 15m at the most"))
+			return
+		}
+	}
+	if features, known := m.broker().Features(); delay > 0 && known && !features.NativeDelay {
+		m.refuse(w, badArgument("delay: this broker cannot hand a message back later; leave delay out, or let the lease end"))
+		return
+	}
+	if !m.discardBody(w, r) {
+		return
+	}
+	m.call(w, r, token, nacked, func(ctx context.Context, h *held) (verb, error) {
+		if m.plan.MaxAttempts > 0 && m.plan.DeadLetter != nil && h.lease.count >= m.plan.MaxAttempts {
+			err := m.buryLease(ctx, h, flow.AttemptsExhausted, textNacked)
+			if err == nil {
+				m.stats.nacked.Add(1)
+			}
+			return dead, err
+		}
+		if err := m.settleOne(ctx, &h.delivery, driver.Release, delay); err != nil {
+			return open, err
+		}
+		m.stats.nacked.Add(1)
+		return nacked, nil
+	})
+}
+
+func (m *Mailbox) reject(w http.ResponseWriter, r *http.Request, token string) {
+	body, reserved, ok := m.readBody(w, r, 64<<10)
+	if !ok {
+		return
+	}
+	defer m.budget.give(reserved)
+	text := r.URL.Query().Get("reason")
+	if len(body) > 0 && text == "" {
+		var given struct {
+			Reason string `json:"reason"`
+		}
+		if err := json.Unmarshal(body, &given); err != nil {
+			m.refuse(w, badArgument(`the body may be left out, or be {"reason": "…"}`))
+			return
+		}
+		text = given.Reason
+	}
+	if text == "" {
+		text = textRejected
+	}
+	if m.plan.DeadLetter == nil {
+		m.refuse(w, problem{Status: http.StatusConflict, Reason: "NoDeadLetter", Detail: "this mailbox has no dead letter to put the message into; ack or nack it"})
+		return
+	}
+	m.call(w, r, token, dead, func(ctx context.Context, h *held) (verb, error) {
+		err := m.buryLease(ctx, h, flow.Rejected, text[:min(len(text), maxReasonBytes)])
+		if err == nil {
+			m.stats.rejected.Add(1)
+		}
+		return dead, err
+	})
+}
+
+// buryLease dead-letters the message of a lease.
+func (m *Mailbox) buryLease(ctx context.Context, h *held, why flow.Reason, text string) error {
+	msg := m.book.message(h.note)
+	if msg == nil { // another replica gave it out, or there was no room to keep it
+		loader, ok := m.broker().Settler().(driver.Loader)
+		if !ok {
+			return errAway
+		}
+		loaded, err := loader.Load(ctx, &h.delivery)
+		if err != nil {
+			return err
+		}
+		msg = &loaded
+	}
+	return m.bury(ctx, &h.delivery, msg, why, max(h.lease.count, 1), text)
+}
+
+func (m *Mailbox) reply(w http.ResponseWriter, r *http.Request, token string) {
+	status := 0
+	if q := r.URL.Query(); q.Has("status") {
+		n, err := strconv.Atoi(q.Get("status"))
+		if err != nil || n < 400 || n > 599 {
+			m.refuse(w, badArgument("status: must lie between 400 and 599"))
+			return
+		}
+		status = n
+	}
+	in := m.read(w, r, limits{data: m.plan.MaxMessageBytes})
+	if in == nil {
+		return
+	}
+	defer in.close()
+	if in.batch {
+		m.refuse(w, badArgument("a reply is one event, not a batch"))
+		return
+	}
+	m.call(w, r, token, replied, func(ctx context.Context, h *held) (verb, error) {
+		request := h.lease.request()
+		a := reply.Answer{Kind: reply.Reply, Status: status, Message: in.events[0]}
+		if err := m.deps.Sender(m.plan.Object.Broker).Reply(ctx, request, a); err != nil {
+			if !errors.Is(err, driver.ErrInvalid) {
+				return open, err
+			}
+			m.log.Warn("a request's reply address is not one of this namespace; its reply is dropped", "id", h.lease.id)
+		}
+		if err := m.settleOne(ctx, &h.delivery, driver.Done, 0); err != nil {
+			return open, err
+		}
+		m.stats.replied.Add(1)
+		m.tell(ctx, request, reply.Answer{Kind: reply.Processed})
+		return replied, nil
+	})
+}
+
+// extended is the answer to extend. The token goes on being good at the replica that extended it; the new one is so everywhere.
+type extended struct {
+	Expires string `json:"expires"`
+	Lease   string `json:"lease"`
+}
+
+func (m *Mailbox) extend(w http.ResponseWriter, r *http.Request, token string) {
+	if !m.discardBody(w, r) {
+		return
+	}
+	h, err := m.take(token, open)
+	if err != nil {
+		m.refuseLease(w, err)
+		return
+	}
+	defer h.note.mu.Unlock()
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(r.Context()), settleTimeout)
+	defer cancel()
+	settler := m.broker().Settler()
+	as, err := m.sealer.aeads()
+	if settler == nil || err != nil {
+		m.refuseLease(w, errors.Join(errAway, err))
+		return
+	}
+	now := m.deps.Now() // before the broker counts: our end must not come after its own
+	if errs := settler.Extend(ctx, []*driver.Delivery{&h.delivery}); errs != nil && errs[0] != nil {
+		m.refuseLease(w, errs[0])
+		return
+	}
+	h.lease.expires = now.Add(time.Duration(m.plan.AckWait) - leaseMargin)
+	m.book.extend(h.note, h.lease.expires, now)
+	m.stats.extended.Add(1)
+	answer(w, http.StatusOK, extended{Expires: h.lease.expires.UTC().Format(rfc3339Milli), Lease: m.sealer.seal(as[0], &h.lease)})
+}
+
+type leaseResult struct {
+	Lease  string `json:"lease"`
+	Status int    `json:"status"`
+}
+
+// settleList serves POST /leases/ack: each lease is acknowledged by itself.
+func (m *Mailbox) settleList(w http.ResponseWriter, r *http.Request) {
+	body, reserved, ok := m.readBody(w, r, maxLeases*(maxTokenBytes/4))
+	if !ok {
+		return
+	}
+	defer m.budget.give(reserved)
+	var list struct {
+		Leases []string `json:"leases"`
+	}
+	if err := json.Unmarshal(body, &list); err != nil || list.Leases == nil {
+		m.refuse(w, badArgument(`the body must be {"leases": ["…"]}`))
+		return
+	}
+	if len(list.Leases) > maxLeases {
+		m.refuse(w, badArgument("leases: at most "+strconv.Itoa(maxLeases)+" at once"))
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(r.Context()), settleTimeout)
+	defer cancel()
+	results := make([]leaseResult, len(list.Leases))
+	for i, token := range list.Leases {
+		results[i] = leaseResult{Lease: token, Status: m.leaseStatus(m.ackOne(ctx, token))}
+	}
+	answer(w, http.StatusOK, map[string]any{"results": results})
+}
+
+func (m *Mailbox) ackOne(ctx context.Context, token string) error {
+	h, err := m.take(token, acked)
+	if err != nil {
+		return err
+	}
+	defer h.note.mu.Unlock()
+	if _, err := m.acknowledge(ctx, h); err != nil {
+		return err
+	}
+	m.book.settled(h.note, acked)
+	return nil
+}

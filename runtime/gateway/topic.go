@@ -1,0 +1,72 @@
+package gateway
+
+import (
+	"context"
+	"net/http"
+
+	"github.com/santhosh-tekuri/jsonschema/v6"
+
+	"github.com/waybill-dev/waybill/runtime/plan"
+)
+
+// Topic serves a Topic: POST publishes, GET reads live events.
+type Topic struct {
+	front
+	plan   plan.Topic
+	schema *jsonschema.Schema // nil: anything goes
+	live   liveReaders
+}
+
+// NewTopic makes the handler. The error is about the plan's schema.
+func NewTopic(p plan.Topic, deps Deps) (*Topic, error) {
+	t := &Topic{plan: p}
+	t.init(deps, "topics", p.Object)
+	if len(p.Schema) > 0 {
+		s, err := compileSchema(p.Schema)
+		if err != nil {
+			return nil, err
+		}
+		t.schema = s
+	}
+	return t, nil
+}
+
+func (t *Topic) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if r.URL.Path != "/" && r.URL.Path != "" {
+		t.notFound(w)
+		return
+	}
+	if !t.allow(w, r, http.MethodPost, http.MethodGet) {
+		return
+	}
+	auth := t.plan.Publish
+	if r.Method == http.MethodGet {
+		auth = t.plan.Receive
+	}
+	if !t.authenticated(w, r, auth) || t.refuseWhileDraining(w) {
+		return
+	}
+	if r.Method == http.MethodGet {
+		t.serveLive(w, r)
+		return
+	}
+	prefer, _ := readPrefer(r.Header) // a Topic has nothing to wait for
+	in := t.read(w, r, limits{data: t.plan.MaxMessageBytes})
+	if in == nil {
+		return
+	}
+	if t.schema != nil {
+		if p := conforms(t.schema, in); p != nil {
+			in.close()
+			t.refuse(w, *p)
+			return
+		}
+	}
+	t.publish(w, r, t.deps.Broker(t.plan.Object.Broker), in, prefer.async)
+}
+
+// Drain refuses what comes from now on, ends live events, and returns when all that was accepted is stored. When ctx ends first, what is
+// left is lost and counted.
+func (t *Topic) Drain(ctx context.Context) error {
+	return t.drain(ctx)
+}
