@@ -70,6 +70,8 @@ const (
 	ReasonNotSupported Reason = "NotSupported"
 	// ReasonNotImplemented: this version of Waybill cannot do yet what a field asks for; the message names the alternative.
 	ReasonNotImplemented Reason = "NotImplemented"
+	// ReasonBrokerNotBuilt: the resource is valid on its broker, for which this version of Waybill has no driver yet.
+	ReasonBrokerNotBuilt Reason = "BrokerNotBuilt"
 	// ReasonWrongBroker: the server that answers is not of the type that the Broker declares.
 	ReasonWrongBroker Reason = "WrongBroker"
 	// ReasonModeConflict: a Mailbox has one mode (leases, deliverTo or one Pipeline) and two were asked for.

@@ -42,7 +42,7 @@ type EndpointList struct {
 }
 
 // EndpointSpec is what the front door should be.
-// +kubebuilder:validation:XValidation:rule="self.pattern != 'RequestResponse' || !has(self.to.topicRef)",message="RequestResponse needs one consumer to answer: use to.mailboxRef",fieldPath=".to"
+// +kubebuilder:validation:XValidation:rule="self.pattern != 'RequestResponse' || !has(self.to.topicRef)",message="RequestResponse needs one consumer to answer: use to.mailboxRef",fieldPath=".to.topicRef"
 // +kubebuilder:validation:XValidation:rule="!has(self.ackWhen) || self.pattern == 'RequestAck'",message="ackWhen belongs to pattern RequestAck: remove it, or change pattern",fieldPath=".ackWhen"
 // +kubebuilder:validation:XValidation:rule="!has(self.ackWhen) || self.ackWhen != 'Processed' || !has(self.to.topicRef)",message="Processed needs one consumer whose receipt is waited for: use to.mailboxRef, or ackWhen: Stored",fieldPath=".ackWhen"
 type EndpointSpec struct {
@@ -61,7 +61,7 @@ type EndpointSpec struct {
 	// +required
 	To EndpointTarget `json:"to"`
 
-	// timeout is how long a caller waits for a reply, or for a receipt that says Processed, 1ms to 1h; default 30s. Then the answer is 504: the
+	// timeout is how long a caller waits for a reply, or for a receipt that says Processed, 1ms to 1h; default 10s. Then the answer is 504: the
 	// outcome is unknown.
 	// +optional
 	// +kubebuilder:validation:Type=string
@@ -74,7 +74,7 @@ type EndpointSpec struct {
 	AckWhen AckWhen `json:"ackWhen,omitempty"`
 
 	// whenExpired is what becomes of a request that nobody waits for any more and that was not begun: Drop or Deliver; default Drop with
-	// RequestResponse, else Deliver.
+	// RequestResponse, else Deliver. It needs a pattern that makes a caller wait.
 	// +optional
 	WhenExpired WhenExpired `json:"whenExpired,omitempty"`
 

@@ -89,8 +89,8 @@ type SubscriptionSpec struct {
 	// +kubebuilder:validation:XValidation:rule="self.matches('^([0-9]{1,5}(h|m|s|ms)){1,4}$') && duration(self) >= duration('1ms') && duration(self) <= duration('1h')",message="must be a duration from 1ms to 1h, such as 10s or 2m"
 	Timeout *metav1.Duration `json:"timeout,omitempty"`
 
-	// maxInFlight is the number of messages handled at one time by a replica, 1 to 10000; default 64. Messages that wait for their next
-	// attempt do not count.
+	// maxInFlight is the number of messages handled at one time by a replica, 1 to 10000; default 64, and 2048 where they are published in
+	// batches to a Topic or a Mailbox; with ordering Strict always 1. Messages that wait for their next attempt do not count.
 	// +optional
 	// +kubebuilder:validation:Minimum=1
 	// +kubebuilder:validation:Maximum=10000
