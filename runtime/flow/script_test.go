@@ -25,6 +25,7 @@ type script struct {
 	mu      sync.Mutex
 	msgs    []*record
 	epochs  map[string]uint64 // of the partitions' claims
+	closed  map[string]bool   // partitions that are being taken away
 	changed chan struct{}
 	out     int // given and not settled
 	mostOut int
@@ -49,7 +50,7 @@ type record struct {
 }
 
 func newScript() *script {
-	return &script{epochs: map[string]uint64{}, changed: make(chan struct{})}
+	return &script{epochs: map[string]uint64{}, closed: map[string]bool{}, changed: make(chan struct{})}
 }
 
 func (s *script) notify() { close(s.changed); s.changed = make(chan struct{}) }
@@ -86,11 +87,9 @@ func (s *script) open(ctx context.Context, revoke func(context.Context, []driver
 		s.faults = append(s.faults, "a source was opened while another was open")
 	}
 	s.source = &scriptSource{s: s, revoke: revoke, lost: lost}
-	for _, r := range s.msgs {
-		s.epochs[r.part]++
-		break
+	for part := range s.epochs {
+		s.epochs[part]++ // whoever had them before settles nothing any more
 	}
-	s.epochs[""]++
 	return s.source, nil
 }
 
@@ -134,12 +133,14 @@ func (s *script) take(ctx context.Context, parts ...string) {
 	var claims []driver.Claim
 	for _, p := range parts {
 		claims = append(claims, driver.Claim{Name: p, Epoch: s.epochs[p]})
+		s.closed[p] = true
 	}
 	s.mu.Unlock()
 	if src != nil {
 		src.revoke(ctx, claims)
 	}
 	s.mu.Lock()
+	clear(s.closed)
 	s.regain(parts...)
 	s.mu.Unlock()
 }
@@ -196,14 +197,16 @@ func (c *scriptSource) Receive(ctx context.Context, into []driver.Delivery) (int
 			if r.state == "out" && !r.deadline.IsZero() && time.Now().After(r.deadline) {
 				s.back(r)
 			}
-			if r.state != "" {
+			if r.state != "" || s.closed[r.part] {
 				continue
 			}
 			r.state = "out"
 			r.count++
 			r.epoch = s.epochs[r.part]
 			s.out++
-			s.mostOut = max(s.mostOut, s.out)
+			if len(s.closed) == 0 { // what is being taken away is out here and forgotten there
+				s.mostOut = max(s.mostOut, s.out)
+			}
 			if s.lease > 0 {
 				r.deadline = time.Now().Add(s.lease)
 			}
