@@ -39,7 +39,7 @@ type Desk struct {
 	ring     [remembered]string // the keys of answered, oldest at next
 	next     int
 
-	late, duplicate, malformed, delivered atomic.Int64
+	late, duplicate, malformed, delivered, repeated atomic.Int64
 }
 
 // pair identifies a request: CloudEvents' source and id, and what is waited for.
@@ -102,6 +102,7 @@ func (d *Desk) Expect(source, id string, want Kind) (*Call, error) {
 	defer d.mu.Unlock()
 	if w := d.byPair[p]; w != nil {
 		w.calls++
+		d.repeated.Add(1)
 		return &Call{desk: d, w: w, Joined: true}, nil
 	}
 	if d.address == "" {
@@ -271,6 +272,7 @@ func (d *Desk) deliver(m message.Message) {
 // Stats are counts since the start, and how many requests wait now.
 type Stats struct {
 	Delivered, Late, Duplicate, Malformed int64
+	Repeated                              int64 // requests that joined one which waited already
 	Waiting                               int
 }
 
@@ -279,7 +281,7 @@ func (d *Desk) Stats() Stats {
 	d.mu.Lock()
 	waiting := len(d.byID)
 	d.mu.Unlock()
-	return Stats{Delivered: d.delivered.Load(), Late: d.late.Load(), Duplicate: d.duplicate.Load(), Malformed: d.malformed.Load(), Waiting: waiting}
+	return Stats{Delivered: d.delivered.Load(), Late: d.late.Load(), Duplicate: d.duplicate.Load(), Malformed: d.malformed.Load(), Repeated: d.repeated.Load(), Waiting: waiting}
 }
 
 // Close gives the inbox up. Whoever still waits waits until its own context ends.
