@@ -5,11 +5,12 @@ import (
 	"io/fs"
 	"testing"
 
-	"github.com/waybill-dev/waybill/config/crd"
 	"k8s.io/apiextensions-apiserver/pkg/apis/apiextensions"
 	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
 	"k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/validation"
 	"sigs.k8s.io/yaml"
+
+	"github.com/waybill-dev/waybill/config/crd"
 )
 
 func files(t *testing.T) map[string][]byte {

@@ -3,8 +3,9 @@ package manifest
 import (
 	"encoding/base64"
 
-	"github.com/waybill-dev/waybill/api/v1alpha1"
 	"go.yaml.in/yaml/v3"
+
+	"github.com/waybill-dev/waybill/api/v1alpha1"
 )
 
 // secret takes a core/v1 Secret. What it holds is never named in a message.
@@ -17,7 +18,7 @@ func (r *reader) secret(o *object) {
 	r.onlyKnown(o, o.node, "", known)
 	s := &Secret{Namespace: o.Namespace, Name: o.Name, Data: map[string][]byte{}}
 	for _, field := range []string{"data", "stringData"} {
-		_, n := child(o.node, field)
+		n := child(o.node, field)
 		if n == nil || n.ShortTag() == "!!null" {
 			continue
 		}
@@ -56,8 +57,8 @@ func (r *reader) secret(o *object) {
 // namespace takes the labels of a core/v1 Namespace: selectors of allowedNamespaces are about them.
 func (r *reader) namespace(o *object) {
 	labels := map[string]string{}
-	_, meta := child(o.node, "metadata")
-	if _, n := child(meta, "labels"); n != nil && n.Kind == yaml.MappingNode {
+	meta := child(o.node, "metadata")
+	if n := child(meta, "labels"); n != nil && n.Kind == yaml.MappingNode {
 		for i := 0; i+1 < len(n.Content); i += 2 {
 			labels[n.Content[i].Value] = n.Content[i+1].Value
 		}

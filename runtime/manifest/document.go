@@ -9,11 +9,13 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 
-	"github.com/waybill-dev/waybill/api/v1alpha1"
 	"go.yaml.in/yaml/v3"
+
+	"github.com/waybill-dev/waybill/api/v1alpha1"
 )
 
 // Bounds of one document, so that a small file cannot grow into a large one by aliases, or overflow a stack.
@@ -64,7 +66,7 @@ func (r *reader) unreadable(path string, line int, message string) {
 // duplicate refuses a key that stands twice in a mapping.
 func (r *reader) duplicate(path string, root *yaml.Node, f fault) {
 	d := Diagnostic{File: path, Line: f.line, Kind: text(root, "kind"), Reason: string(v1alpha1.ReasonDuplicate), Message: f.message}
-	if _, meta := child(root, "metadata"); meta != nil {
+	if meta := child(root, "metadata"); meta != nil {
 		d.Name, d.Namespace = text(meta, "name"), cmp.Or(text(meta, "namespace"), r.opts.Namespace)
 	}
 	r.diagnostics = append(r.diagnostics, d)
@@ -145,11 +147,9 @@ func (e *expander) expand(n *yaml.Node, depth int) *yaml.Node {
 		e.fail(n.Line, "the document is nested deeper than %d levels", maxDepth)
 		return n
 	case n.Kind == yaml.AliasNode:
-		for _, a := range e.open {
-			if a == n.Alias {
-				e.fail(n.Line, "the alias *%s stands inside the thing that it stands for", n.Value)
-				return n
-			}
+		if slices.Contains(e.open, n.Alias) {
+			e.fail(n.Line, "the alias *%s stands inside the thing that it stands for", n.Value)
+			return n
 		}
 		e.open = append(e.open, n.Alias)
 		out := e.expand(n.Alias, depth+1)

@@ -1,6 +1,7 @@
 package manifest
 
 import (
+	"errors"
 	"fmt"
 	"io/fs"
 	"os"
@@ -14,15 +15,15 @@ func find(paths []string, recursive bool) ([]string, error) {
 	var files []string
 	seen := map[string]bool{}
 	add := func(path string) {
-		real := path
+		same := path
 		if p, err := filepath.EvalSymlinks(path); err == nil {
-			real = p
+			same = p
 		}
-		if p, err := filepath.Abs(real); err == nil {
-			real = p
+		if p, err := filepath.Abs(same); err == nil {
+			same = p
 		}
-		if !seen[real] {
-			seen[real] = true
+		if !seen[same] {
+			seen[same] = true
 			files = append(files, path)
 		}
 	}
@@ -91,7 +92,7 @@ func folder(path string, recursive bool) ([]string, error) {
 
 // cause is an error of the file system without the path, which the message names already.
 func cause(err error) error {
-	if e, ok := err.(*fs.PathError); ok {
+	if e, ok := errors.AsType[*fs.PathError](err); ok {
 		return e.Err
 	}
 	return err

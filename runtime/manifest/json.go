@@ -35,8 +35,7 @@ func parseJSON(data []byte) ([]*yaml.Node, *fault) {
 			}
 		}
 		at := p.dec.InputOffset()
-		var syntax *json.SyntaxError
-		if errors.As(err, &syntax) {
+		if syntax, ok := errors.AsType[*json.SyntaxError](err); ok {
 			at = max(at, syntax.Offset-1)
 		}
 		if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {

@@ -6,10 +6,11 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/waybill-dev/waybill/api/v1alpha1"
 	"go.yaml.in/yaml/v3"
 	"k8s.io/apiextensions-apiserver/pkg/apiserver/schema"
 	"k8s.io/apimachinery/pkg/util/validation/field"
+
+	"github.com/waybill-dev/waybill/api/v1alpha1"
 )
 
 // The validators of Kubernetes speak to programs: "spec.replicas in body must be of type integer: \"string\"". These functions say the same

@@ -4,8 +4,9 @@ import (
 	"fmt"
 	"strings"
 
-	"github.com/waybill-dev/waybill/api/v1alpha1"
 	"go.yaml.in/yaml/v3"
+
+	"github.com/waybill-dev/waybill/api/v1alpha1"
 )
 
 // object is one object as it was written.
@@ -40,7 +41,7 @@ func (r *reader) document(path string, n *yaml.Node) {
 		return
 	}
 	o := &object{Key: Key{Kind: text(n, "kind")}, file: path, node: n}
-	if _, meta := child(n, "metadata"); meta != nil {
+	if meta := child(n, "metadata"); meta != nil {
 		o.Name, o.Namespace = text(meta, "name"), text(meta, "namespace")
 	}
 	if o.Namespace == "" {
@@ -86,7 +87,7 @@ func (r *reader) document(path string, n *yaml.Node) {
 }
 
 func (r *reader) list(o *object) {
-	_, items := child(o.node, "items")
+	items := child(o.node, "items")
 	if items == nil || items.Kind != yaml.SequenceNode {
 		r.refuse(o, Diagnostic{Field: "items", Reason: string(v1alpha1.ReasonInvalid), Message: "is required: a List holds its objects there"})
 		return

@@ -245,7 +245,7 @@ func FuzzRead(f *testing.F) {
 			if err != nil {
 				f.Fatal(err)
 			}
-			for _, document := range strings.Split(string(data), "\n---\n") {
+			for document := range strings.SplitSeq(string(data), "\n---\n") {
 				f.Add([]byte(document), filepath.Ext(file) == ".json")
 			}
 		}
@@ -278,5 +278,17 @@ func BenchmarkRead(b *testing.B) {
 		if _, d, err := manifest.Read([]string{"testdata/right"}, manifest.Options{}); err != nil || len(d) > 0 {
 			b.Fatal(d, err)
 		}
+	}
+}
+
+// The samples are what people copy: a cluster would take each as it is.
+func TestSamples(t *testing.T) {
+	set := read(t, manifest.Options{Recursive: true}, "../../config/samples/quickstart")
+	if len(set.Topics) == 0 || len(set.Endpoints) == 0 {
+		t.Errorf("the quickstart is not there: %v", set.Files)
+	}
+	set = read(t, manifest.Options{}, "../../config/samples")
+	if len(set.Brokers) == 0 || len(set.Topics) == 0 || len(set.Subscriptions) == 0 || len(set.Mailboxes) == 0 || len(set.Pollers) == 0 || len(set.Endpoints) == 0 || len(set.Pipelines) == 0 {
+		t.Errorf("a kind has no sample: %v", set.Files)
 	}
 }

@@ -7,12 +7,13 @@ import (
 	"strings"
 	"sync"
 
-	"github.com/waybill-dev/waybill/config/crd"
 	"k8s.io/apiextensions-apiserver/pkg/apis/apiextensions"
 	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
 	"k8s.io/apiextensions-apiserver/pkg/apiserver/schema"
 	"k8s.io/apiextensions-apiserver/pkg/apiserver/validation"
 	"sigs.k8s.io/yaml"
+
+	"github.com/waybill-dev/waybill/config/crd"
 )
 
 // rules are what a CustomResourceDefinition says about its objects.
@@ -92,7 +93,7 @@ var metadata = func() apiextensions.JSONSchemaProps {
 	s := apiextensions.JSONSchemaProps{Type: "object", Required: []string{"name"}, Properties: map[string]apiextensions.JSONSchemaProps{
 		"name": text, "namespace": text, "generateName": text, "labels": texts, "annotations": texts,
 	}}
-	for _, set := range strings.Fields("creationTimestamp deletionGracePeriodSeconds deletionTimestamp finalizers generation managedFields ownerReferences resourceVersion selfLink uid") {
+	for set := range strings.FieldsSeq("creationTimestamp deletionGracePeriodSeconds deletionTimestamp finalizers generation managedFields ownerReferences resourceVersion selfLink uid") {
 		s.Properties[set] = apiextensions.JSONSchemaProps{XPreserveUnknownFields: &anything}
 	}
 	return s

@@ -8,7 +8,6 @@ import (
 	"strings"
 	"sync"
 
-	"github.com/waybill-dev/waybill/api/v1alpha1"
 	"go.yaml.in/yaml/v3"
 	"k8s.io/apiextensions-apiserver/pkg/apiserver/schema"
 	"k8s.io/apiextensions-apiserver/pkg/apiserver/schema/defaulting"
@@ -17,6 +16,8 @@ import (
 	apivalidation "k8s.io/apimachinery/pkg/api/validation"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/validation/field"
+
+	"github.com/waybill-dev/waybill/api/v1alpha1"
 )
 
 // validate checks every object that was taken, on all processors, and makes the valid ones into what the rest of the program works with.
@@ -130,7 +131,7 @@ func (o *object) unknownFields(n *yaml.Node, s *schema.Structural, path string, 
 			}
 			var known []string
 			for name := range s.Properties {
-				if _, set := child(n, name); set == nil {
+				if set := child(n, name); set == nil {
 					known = append(known, name)
 				}
 			}

@@ -75,22 +75,22 @@ func scalar(n *yaml.Node) (any, *fault) {
 	return nil, &fault{n.Line, "is no value that Kubernetes knows: put it in quotes if it is text"}
 }
 
-// child gives the key and the value of a field, or nil.
-func child(n *yaml.Node, name string) (key, value *yaml.Node) {
+// child gives the value of a field, or nil.
+func child(n *yaml.Node, name string) *yaml.Node {
 	if n == nil || n.Kind != yaml.MappingNode {
-		return nil, nil
+		return nil
 	}
 	for i := 0; i+1 < len(n.Content); i += 2 {
 		if n.Content[i].Value == name {
-			return n.Content[i], n.Content[i+1]
+			return n.Content[i+1]
 		}
 	}
-	return nil, nil
+	return nil
 }
 
 // text gives a field's value where it is a string.
 func text(n *yaml.Node, name string) string {
-	if _, v := child(n, name); v != nil && v.Kind == yaml.ScalarNode && v.ShortTag() == "!!str" {
+	if v := child(n, name); v != nil && v.Kind == yaml.ScalarNode && v.ShortTag() == "!!str" {
 		return v.Value
 	}
 	return ""
