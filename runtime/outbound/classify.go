@@ -39,7 +39,7 @@ func (r *Response) Check(host string) error {
 			f.Blame, f.After = flow.Busy, after
 		}
 	default:
-		if r.Status >= 300 && r.Status <= 399 {
+		if r.Status >= 300 && r.Status <= 399 && r.Status != http.StatusNotModified {
 			f.Err = fmt.Errorf("%w; redirects are not followed, so give the address that it points to", f.Err)
 		}
 	}

@@ -1,0 +1,183 @@
+package poll
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"mime"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/waybill-dev/waybill/runtime/expr"
+	"github.com/waybill-dev/waybill/runtime/message"
+)
+
+// How a poller tells what is new: plan.Poller.Detect.
+const (
+	always  = "Always"
+	etag    = "ETag"
+	changed = "Changed"
+	cursor  = "Cursor"
+)
+
+// found is one item of a page.
+type found struct {
+	message message.Message
+	// publish: it is new.
+	publish bool
+	// With Changed: which item it is, and its content.
+	item, content uint64
+	// With Cursor: its cursor, and what tells it from others that have the same.
+	cursor string
+	tie    uint64
+	// attempt identifies it among what an earlier try of this page has published.
+	attempt uint64
+}
+
+// items takes a page apart.
+func (p *Poller) items(ctx context.Context, view *expr.View, a *answer) ([][]byte, error) {
+	if p.programs.items != nil {
+		return p.programs.items.EvalList(ctx, view)
+	}
+	body := bytes.TrimSpace(a.page.Body)
+	if len(body) == 0 || p.plan.HTTP.Pagination != nil && slices.Contains([]string{"[]", "{}", "null"}, string(body)) {
+		return nil, nil
+	}
+	return [][]byte{a.page.Body}, nil
+}
+
+// examine decides of each item of a page what it is called and whether it is new. An item of which that cannot be said is left out and
+// reported to refuse.
+func (p *Poller) examine(ctx context.Context, view *expr.View, a *answer, raws [][]byte, refuse func(error)) ([]found, error) {
+	fs := make([]found, 0, len(raws))
+	occurrences := map[string]uint64{}
+	for i, raw := range raws {
+		f, err := p.examineOne(ctx, view, a, raw, occurrences)
+		if ctx.Err() != nil {
+			return nil, ctx.Err()
+		}
+		if err != nil {
+			refuse(fmt.Errorf("item %d: %w", i, err))
+			continue
+		}
+		fs = append(fs, f)
+	}
+	return fs, nil
+}
+
+func (p *Poller) examineOne(ctx context.Context, page *expr.View, a *answer, raw []byte, occurrences map[string]uint64) (found, error) {
+	f := found{publish: true, message: message.Message{
+		Source: p.plan.Source, Type: p.plan.Type, Time: a.read.UTC().Format(time.RFC3339Nano), DataContentType: p.itemType(a), Data: raw,
+	}}
+	m := &f.message
+	view := expr.ForItem(page, raw)
+	defer view.Release()
+	var err error
+	if p.programs.id != nil {
+		if m.ID, err = p.programs.id.EvalString(ctx, view); err != nil {
+			return f, fmt.Errorf("id: %w", err)
+		}
+		if m.ID == "" {
+			return f, errors.New("id: the expression gave an empty string; every item needs an id")
+		}
+	}
+	if p.programs.key != nil {
+		if m.Key, err = p.programs.key.EvalString(ctx, view); err != nil {
+			return f, fmt.Errorf("key: %w", err)
+		}
+	}
+	switch p.plan.Detect {
+	case changed:
+		p.examineChanged(&f)
+	case cursor:
+		if f.cursor, err = scalar(ctx, p.programs.cursor, view); err != nil {
+			return f, fmt.Errorf("cursor: %w", err)
+		}
+		if f.cursor == "" {
+			return f, errors.New("cursor: the expression gave nothing; every item needs a cursor")
+		}
+		p.examineCursor(&f, occurrences)
+	default:
+		if m.ID == "" {
+			m.ID = defaultID(occurrences, raw, binary.BigEndian.AppendUint64(nil, p.st.Round))
+		}
+	}
+	f.attempt = hash64([]byte(m.ID), raw)
+	if _, done := p.published[f.attempt]; done {
+		f.publish = false
+	}
+	if p.plan.MaxMessageBytes > 0 && len(raw) > p.plan.MaxMessageBytes && f.publish {
+		return f, fmt.Errorf("it has %d bytes; %d are the most that its destination takes", len(raw), p.plan.MaxMessageBytes)
+	}
+	return f, m.Check()
+}
+
+func (p *Poller) examineChanged(f *found) {
+	m := &f.message
+	f.content = hash64(m.Data)
+	switch {
+	case m.ID != "":
+		f.item = hash64([]byte("id"), []byte(m.ID))
+	case p.programs.items == nil:
+		f.item = hash64([]byte("the answer")) // one item, whatever is in it
+	default:
+		f.item = hash64([]byte("content"), m.Data)
+	}
+	before, known := p.st.Seen.before(f.item)
+	f.publish = !known || !sameContent(before, f.content)
+	history := []byte("changed")
+	if !known {
+		// New, or back again: then it must not have the id that it had before.
+		history, before = []byte("new"), p.st.Round
+	}
+	sum := digest([]byte(m.ID), m.Data, history, binary.BigEndian.AppendUint64(nil, before))
+	if m.ID == "" {
+		m.ID = hex.EncodeToString(sum[:16])
+	} else {
+		m.ID += "-" + hex.EncodeToString(sum[:8])
+	}
+}
+
+func (p *Poller) examineCursor(f *found, occurrences map[string]uint64) {
+	m := &f.message
+	if m.ID == "" {
+		m.ID = defaultID(occurrences, m.Data, []byte(f.cursor))
+	}
+	f.tie = hash64([]byte(m.ID), m.Data)
+	if p.st.Cursor == "" {
+		return
+	}
+	switch order, known := compare(f.cursor, p.st.Cursor); {
+	case order < 0 && known:
+		f.publish = false
+	case order == 0:
+		f.publish = !slices.Contains(p.st.Ties, f.tie)
+	}
+}
+
+// defaultID is a hash of the content and of what else tells this occurrence from another. Equal items of one page are counted.
+func defaultID(occurrences map[string]uint64, content, what []byte) string {
+	sum := digest(content, what)
+	n := occurrences[string(sum)]
+	occurrences[string(sum)] = n + 1
+	if n > 0 {
+		sum = digest(sum, binary.BigEndian.AppendUint64(nil, n))
+	}
+	return hex.EncodeToString(sum[:16])
+}
+
+// itemType is the content type of an item: JSON, unless the item is a body of another type.
+func (p *Poller) itemType(a *answer) string {
+	const json = "application/json"
+	if p.programs.items != nil || a.page.ContentType == "" {
+		return json
+	}
+	if t, _, err := mime.ParseMediaType(a.page.ContentType); err == nil && (t == json || t == "text/json" || strings.HasSuffix(t, "/json")) {
+		return json
+	}
+	return a.page.ContentType
+}
