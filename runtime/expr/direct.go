@@ -38,6 +38,14 @@ func (d *director) foreign(e ast.Expr) *foreign { return newForeign(d.env, d.ast
 
 func (d *director) both(e ast.Expr) *both { return &both{d.value(e), d.foreign(e)} }
 
+// bare removes dyn( … ), which says something to the checker only.
+func bare(e ast.Expr) ast.Expr {
+	for isCall(e, "dyn") && len(e.AsCall().Args()) == 1 {
+		e = e.AsCall().Args()[0]
+	}
+	return e
+}
+
 // slot is where the variable of a loop stands; -1: name is none.
 func (d *director) slot(name string) int {
 	for i := len(d.locals) - 1; i >= 0; i-- {
@@ -50,6 +58,7 @@ func (d *director) slot(name string) int {
 
 // node makes the way to a value in the text: data, item, body or a loop's variable, and members and elements of them.
 func (d *director) node(e ast.Expr) nodeFn {
+	e = bare(e)
 	switch e.Kind() {
 	case ast.IdentKind:
 		return d.root(e.AsIdent())
@@ -120,6 +129,7 @@ func element(of nodeFn, i int64) nodeFn {
 
 // value makes the direct form of e.
 func (d *director) value(e ast.Expr) valFn {
+	e = bare(e)
 	if n := d.node(e); n != nil {
 		return func(v *View) val {
 			if n := n(v); n != nil {
@@ -251,6 +261,7 @@ func (d *director) call(c ast.CallExpr) valFn {
 
 // testOr is the condition e, by way of cel-go where it has no direct form.
 func (d *director) testOr(e ast.Expr) testFn {
+	e = bare(e)
 	if t := d.test(e); t != nil {
 		return t
 	}
@@ -269,6 +280,7 @@ func (d *director) testOr(e ast.Expr) testFn {
 
 // test makes the direct form of a condition that is an operation of its own, not merely a value that is true or false.
 func (d *director) test(e ast.Expr) testFn {
+	e = bare(e)
 	switch e.Kind() {
 	case ast.SelectKind:
 		return d.has(e.AsSelect())
@@ -398,6 +410,7 @@ func (d *director) comparison(name string, left, right ast.Expr) testFn {
 
 // in knows lists of literals, and lists and objects of the text.
 func (d *director) in(what, where ast.Expr) testFn {
+	where = bare(where)
 	x := d.value(what)
 	if x == nil {
 		return nil

@@ -12,6 +12,7 @@ type emitFn func(v *View, dst []byte) ([]byte, error)
 // emit makes a part's JSON without making its value first: literals of objects and lists become text as they stand, with their members in
 // the order in which they are written, and what they name is copied.
 func (d *director) emit(e ast.Expr) emitFn {
+	e = bare(e)
 	switch e.Kind() {
 	case ast.MapKind:
 		if f := d.emitObject(e.AsMap()); f != nil {
@@ -159,6 +160,7 @@ type optionalPath struct {
 
 // optional recognises a path with .? in it.
 func (d *director) optional(e ast.Expr) *optionalPath {
+	e = bare(e)
 	switch e.Kind() {
 	case ast.SelectKind:
 		s := e.AsSelect()
@@ -242,6 +244,7 @@ type listFn func(v *View, dst []byte, marks *[]int) ([]byte, error)
 
 // list makes the text of a list literal, or of a map or filter.
 func (d *director) list(e ast.Expr) listFn {
+	e = bare(e)
 	if e.Kind() == ast.ListKind {
 		l := e.AsList()
 		if len(l.OptionalIndices()) > 0 {

@@ -53,7 +53,7 @@ func fault(ctx context.Context, err error) error {
 			return &Error{known.say}
 		}
 	}
-	if strings.Contains(text, "() would make a text of more than") {
+	if strings.Contains(text, " would make a text of more than") {
 		return &Error{text}
 	}
 	return &Error{"the expression failed for this message: a value could not be converted or an argument does not fit its function"}

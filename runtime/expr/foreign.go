@@ -79,6 +79,9 @@ func (b *both) eval(v *View) (val, error) {
 		if x.kind != unsure {
 			return x, nil
 		}
+		if v.budget < 0 {
+			return val{}, errCost
+		}
 		v.locals = v.locals[:locals]
 	}
 	out, err := b.foreign.eval(v)

@@ -255,8 +255,23 @@ func guarded(env *cel.Env) (cel.ProgramOption, error) {
 
 func mixed(o *functions.Overload) *functions.Overload {
 	c, op := *o, o.Binary
-	c.Binary = func(a, b ref.Val) ref.Val { return mix(a, b, op) }
+	c.Binary = func(a, b ref.Val) ref.Val {
+		if text(a) && text(b) && size(a)+size(b) > maxResult {
+			return types.WrapErr(errTooMuchText)
+		}
+		return mix(a, b, op)
+	}
 	return &c
+}
+
+var errTooMuchText = fmt.Errorf("+ would make a text of more than %d MiB", maxResult>>20)
+
+func text(v ref.Val) bool {
+	switch v.(type) {
+	case types.String, types.Bytes:
+		return true
+	}
+	return false
 }
 
 func behind(g guard, o *functions.Overload) *functions.Overload {

@@ -44,6 +44,10 @@ func (x *val) walk() (walk, bool) {
 		if i, ok := x.ref.(traits.Iterable); ok {
 			return walk{it: i.Iterator()}, true
 		}
+		s, ok := x.ref.(traits.Sizer)
+		return walk{}, ok && s.Size() == types.IntZero
+	case vString:
+		return walk{}, x.str == "" // cel-go goes over anything that is empty
 	}
 	return walk{}, false
 }
@@ -95,6 +99,7 @@ func (d *director) sequence(e ast.Expr) *sequence {
 }
 
 func (d *director) chain(e ast.Expr) *sequence {
+	e = bare(e)
 	if e.Kind() != ast.ComprehensionKind {
 		return nil
 	}
@@ -171,10 +176,19 @@ func (s *sequence) start(v *View) (walk, error) {
 		return walk{}, err
 	}
 	w, ok := x.walk()
-	if !ok {
+	if !ok || len(s.stages) == 0 && !x.isList() {
 		return w, errOverload
 	}
 	return w, nil
+}
+
+// isList: map and filter go over the names of an object too, and make a list of them; by itself it is none.
+func (x *val) isList() bool {
+	if x.kind == vNode {
+		return x.node.kind == kindList
+	}
+	_, ok := x.ref.(traits.Lister)
+	return ok
 }
 
 // next takes the next element through the stages, the last one's becomes excepted where it is to be emitted. With emit the last stage's

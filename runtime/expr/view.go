@@ -142,7 +142,11 @@ func (v *View) spelt(f float64) []byte {
 			if n.kind != kindDecimal && n.kind != kindInteger || !n.respelt() {
 				continue
 			}
-			bits := math.Float64bits(n.float())
+			f := n.float()
+			if math.IsInf(f, 0) {
+				continue // two numbers that are both too large are not the same
+			}
+			bits := math.Float64bits(f)
 			if other, ok := v.spelling[bits]; ok && (other == nil || string(other.raw()) != string(n.raw())) {
 				n = nil
 			}
