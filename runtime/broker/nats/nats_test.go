@@ -5,14 +5,10 @@ import (
 	"testing"
 	"time"
 
-	"go.uber.org/goleak"
-
 	"github.com/waybill-dev/waybill/runtime/broker/brokertest"
 	"github.com/waybill-dev/waybill/runtime/broker/driver"
 	"github.com/waybill-dev/waybill/runtime/broker/nats"
 )
-
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // abilities are what NATS JetStream can do.
 var abilities = brokertest.Abilities{
@@ -54,5 +50,25 @@ func TestConformanceEmbedded(t *testing.T) {
 		Open:    e.Open,
 		AckWait: time.Second,
 		Can:     abilities,
+		Stop:    func(*testing.T) { e.Stop() },
+		Start: func(t *testing.T) {
+			if err := e.Start(); err != nil {
+				t.Fatal(err)
+			}
+		},
+	})
+}
+
+// External is a plain nats-server in a process of its own; stopping it is kill -9.
+func TestConformanceExternal(t *testing.T) {
+	p := startProcess(t, serverConfig{})
+	brokertest.Run(t, brokertest.Harness{
+		Open:    nats.Open,
+		Config:  driver.Config{Addresses: []string{p.addr}},
+		AckWait: time.Second,
+		Can:     abilities,
+		Stop:    func(t *testing.T) { p.stop(t) },
+		Start:   func(t *testing.T) { p.start(t) },
+		Reader:  reader,
 	})
 }

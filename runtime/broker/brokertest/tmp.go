@@ -1,3 +1,0 @@
-package brokertest
-
-var settleCases, orderCases, positionCases, adminCases, inboxCases, outageCases, crashCases []testCase
