@@ -41,7 +41,13 @@ type found struct {
 // items takes a page apart.
 func (p *Poller) items(ctx context.Context, view *expr.View, a *answer) ([][]byte, error) {
 	if p.programs.items != nil {
-		return p.programs.items.EvalList(ctx, view)
+		raws, err := p.programs.items.EvalList(ctx, view)
+		if err != nil && p.programs.noItems != nil {
+			if none, nullErr := p.programs.noItems.EvalBool(ctx, view); nullErr == nil && none {
+				return nil, nil
+			}
+		}
+		return raws, err
 	}
 	body := bytes.TrimSpace(a.page.Body)
 	if len(body) == 0 || p.plan.HTTP.Pagination != nil && slices.Contains([]string{"[]", "{}", "null"}, string(body)) {

@@ -64,7 +64,7 @@ type Poller struct {
 	stats Stats
 }
 
-type programs struct{ items, id, key, cursor, next, hasNext *expr.Program }
+type programs struct{ items, noItems, id, key, cursor, next, hasNext *expr.Program }
 
 // New makes a Poller. Its errors name the field of the plan.
 func New(p plan.Poller, d Deps) (*Poller, error) {
@@ -132,6 +132,12 @@ func (p *Poller) compile() error {
 			return fmt.Errorf("%s: %w", e.field, err)
 		}
 		*e.to = program
+	}
+	if p.plan.Items != nil {
+		// Many servers write null for an empty list. An expression that cannot be compared to it cannot be null.
+		if program, err := expr.Compile("("+p.plan.Items.CEL+") == null", expr.PageScope, expr.Bool); err == nil {
+			p.programs.noItems = program
+		}
 	}
 	if pageCursor != nil {
 		// Many servers leave the member out on the last page. Only where the expression is the selection of a member can that be asked.
