@@ -38,7 +38,10 @@ func (c *compiler) broker(it *item[v1alpha1.Broker]) *broker {
 	if b.identity == "" {
 		b.identity = "broker " + key(b.resource).String()
 	}
-	if n, bad := b.protocol.names.refuses(spec.Prefix); bad && ok {
+	if !ok {
+		return b
+	}
+	if n, bad := b.protocol.names.refuses(spec.Prefix); bad {
 		b.refuse("spec.prefix", v1alpha1.ReasonInvalid, "%q holds %q, which names on %s cannot: use %s", spec.Prefix, n, b.protocol.Title, b.protocol.names.alphabet)
 	}
 	c.brokerSecrets(b)
@@ -51,7 +54,7 @@ func (b *broker) connect() {
 	spec := &b.api.Spec
 	member := func(name string, present bool) bool {
 		if !present {
-			b.refuse("spec."+name, v1alpha1.ReasonInvalid, "%s is required with type %s", name, spec.Type)
+			b.refuse("spec."+name, v1alpha1.ReasonInvalid, "%s is required with type %s, for it says where the broker is", name, spec.Type)
 		}
 		return present
 	}
@@ -168,9 +171,6 @@ func (b *broker) has(a Ability) bool {
 // maxMessageBytes is the largest message that a Topic or Mailbox can be let take.
 func (b *broker) maxMessageBytes() int64 {
 	p := b.protocol
-	if p.EncodingNumerator == 0 {
-		return defaultMaxMessageBytes
-	}
 	return min(b.features.MaxMessageBytes, 1<<40)*p.EncodingDenominator/p.EncodingNumerator - headerRoom
 }
 
@@ -304,7 +304,7 @@ func urlFault(raw string) string {
 	case err != nil:
 		return "is not an address that can be parsed: use one such as https://example.com/events"
 	case u.User != nil:
-		return "an address must not hold credentials: put them into a Secret and name it in auth"
+		return "an address must not hold credentials: remove them (a Poller and an http step have auth, which names a Secret)"
 	case u.Scheme != "http" && u.Scheme != "https", u.Hostname() == "":
 		return strconv.Quote(raw) + " must be an http or https address, such as https://example.com/events"
 	case u.Fragment != "":

@@ -80,7 +80,7 @@ func cannot(why, instead string) Ability       { return Ability{How: why, Instea
 
 // Protocols is the table, in the order in which documentation shows it.
 func Protocols() []Protocol {
-	return []Protocol{natsLike("Embedded", "Embedded", v1alpha1.BrokerEmbedded), natsLike("NATS", "NATS JetStream", v1alpha1.BrokerNATS), kafka(), rabbitmq(), sqs()}
+	return []Protocol{natsLike("Embedded", "embedded NATS", v1alpha1.BrokerEmbedded), natsLike("NATS", "NATS JetStream", v1alpha1.BrokerNATS), kafka(), rabbitmq(), sqs()}
 }
 
 func natsLike(name, title string, t v1alpha1.BrokerType) Protocol {

@@ -1,6 +1,7 @@
 package compile
 
 import (
+	"cmp"
 	"slices"
 
 	"github.com/waybill-dev/waybill/api/v1alpha1"
@@ -12,6 +13,7 @@ type claim struct {
 	field string
 	what  string // the object's identity: server, and name there
 	name  string
+	names bool // it names an object instead of making one
 }
 
 // claims refuses the younger of two resources that would share one broker object, also when two Brokers lead to the same server. The dead
@@ -25,7 +27,7 @@ func (c *compiler) claims() {
 			field = "spec.externalName"
 		}
 		what := b.identity + "\n" + of + "\n" + name
-		all = append(all, claim{s, field, what, name})
+		all = append(all, claim{s, field, what, name, external != ""})
 		return what
 	}
 	for _, con := range c.consumers {
@@ -67,7 +69,17 @@ func (c *compiler) claims() {
 		add(m.subject, m.broker, "", m.object.Name, external)
 	}
 
-	slices.SortStableFunc(all, func(a, b claim) int { return compareAge(a.by, b.by) })
+	// Of the same age, as in files: who makes the object goes before who names it.
+	slices.SortStableFunc(all, func(a, b claim) int {
+		makes := 0
+		if a.names != b.names {
+			makes = -1
+			if a.names {
+				makes = 1
+			}
+		}
+		return cmp.Or(a.by.order.created.Compare(b.by.order.created), makes, compareAge(a.by, b.by))
+	})
 	owner := map[string]*subject{}
 	for _, cl := range all {
 		first := owner[cl.what]

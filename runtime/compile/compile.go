@@ -136,7 +136,8 @@ type compiler struct {
 	pollers       []*item[v1alpha1.Poller]
 	endpoints     []*item[v1alpha1.Endpoint]
 
-	consumers []*consumer // oldest first
+	consumers  []*consumer // oldest first
+	consumerOf map[*subject]*consumer
 }
 
 // item is a declared object and its subject.

@@ -15,6 +15,13 @@ type consumer struct {
 	outs []out
 	// group is its position on a Topic.
 	group *plan.Object
+	// What of its spec names and shapes these objects.
+	external  string
+	ordering  v1alpha1.Ordering
+	ackWait   plan.Duration
+	startFrom *v1alpha1.StartFrom
+	// parks: messages that fail for good are put aside.
+	parks bool
 	// deadLetter is the declared one, dead the one of its own where none is declared.
 	deadLetter *channel
 	dead       *plan.Object
@@ -27,26 +34,40 @@ type out struct {
 
 // resolve finds what everyone reads and writes, oldest first.
 func (c *compiler) resolve() {
-	for _, m := range sorted(c.mailboxes) {
-		con := &consumer{subject: m.subject, source: m}
-		con.declared(c, m.mailbox.Spec.DeadLetter)
+	c.consumerOf = map[*subject]*consumer{}
+	keep := func(con *consumer, deadLetter *v1alpha1.DeadLetter) {
+		con.declared(c, deadLetter)
 		c.consumers = append(c.consumers, con)
+		c.consumerOf[con.subject] = con
+	}
+	parks := func(g v1alpha1.Guarantee, f v1alpha1.OnFailure) bool {
+		return g != v1alpha1.GuaranteeAtMostOnce && f != v1alpha1.OnFailureBlock
+	}
+	for _, m := range sorted(c.mailboxes) {
+		spec := &m.mailbox.Spec
+		// A lease can be rejected whatever onFailure says.
+		keep(&consumer{subject: m.subject, source: m, parks: m.mode == modeLeases || parks("", spec.OnFailure)}, spec.DeadLetter)
 	}
 	for _, it := range c.subscriptions {
 		spec := &it.api.Spec
-		con := &consumer{subject: it.subject}
+		con := &consumer{
+			subject: it.subject, external: spec.ExternalName, ordering: spec.Ordering, ackWait: duration(spec.AckWait, defaultAckWait),
+			startFrom: spec.StartFrom, parks: parks(spec.Guarantee, spec.OnFailure),
+		}
 		con.paused = spec.State == v1alpha1.StatePaused
 		con.source = c.channelOf(it.subject, "spec.topicRef", "Topic", spec.TopicRef)
 		con.writes(c, "spec.deliverTo", spec.DeliverTo.TopicRef, spec.DeliverTo.MailboxRef)
 		if spec.Reply != nil {
 			con.writes(c, "spec.reply", &spec.Reply.TopicRef, nil)
 		}
-		con.declared(c, spec.DeadLetter)
-		c.consumers = append(c.consumers, con)
+		keep(con, spec.DeadLetter)
 	}
 	for _, it := range c.pipelines {
 		spec := &it.api.Spec
-		con := &consumer{subject: it.subject}
+		con := &consumer{
+			subject: it.subject, external: spec.ExternalName, ordering: spec.Ordering, ackWait: duration(spec.AckWait, defaultAckWait),
+			startFrom: spec.StartFrom, parks: parks(spec.Guarantee, spec.OnFailure),
+		}
 		con.paused = spec.State == v1alpha1.StatePaused
 		switch {
 		case spec.From.TopicRef != nil:
@@ -55,8 +76,7 @@ func (c *compiler) resolve() {
 			con.source = c.channelOf(it.subject, "spec.from.mailboxRef", "Mailbox", *spec.From.MailboxRef)
 		}
 		con.writes(c, "spec.to", spec.To.TopicRef, spec.To.MailboxRef)
-		con.declared(c, spec.DeadLetter)
-		c.consumers = append(c.consumers, con)
+		keep(con, spec.DeadLetter)
 	}
 	slices.SortFunc(c.consumers, func(a, b *consumer) int { return compareAge(a.subject, b.subject) })
 }
@@ -130,17 +150,6 @@ func (con *consumer) deadObjects() []plan.Object {
 	return nil
 }
 
-func (ch *channel) consumer(c *compiler) *consumer { return c.consumerOf(ch.subject) }
-
-func (c *compiler) consumerOf(s *subject) *consumer {
-	for _, con := range c.consumers {
-		if con.subject == s {
-			return con
-		}
-	}
-	return nil
-}
-
 // modes gives each Mailbox that a Pipeline reads to that Pipeline. A handler of the Mailbox's own comes before any Pipeline, and among
 // Pipelines the oldest.
 func (c *compiler) modes() {
@@ -169,34 +178,23 @@ func (c *compiler) own() {
 			continue
 		}
 		b := src.broker
-		external, ackWait := "", plan.Duration(0)
-		var start *plan.Start
-		var ordering v1alpha1.Ordering
-		deadLettered := true
-		switch con.resource.Kind {
-		case "Mailbox":
-			// A reader of its own sees to its own dead letter.
-			deadLettered = src.mode == modeLeases || src.mode == modeHandler && src.mailbox.Spec.OnFailure != v1alpha1.OnFailureBlock
-		case "Subscription":
-			spec := &findIn(c.subscriptions, con.subject).Spec
-			external, ordering, ackWait, start = spec.ExternalName, spec.Ordering, duration(spec.AckWait, defaultAckWait), startOf(spec.StartFrom)
-			deadLettered = spec.Guarantee != v1alpha1.GuaranteeAtMostOnce && spec.OnFailure != v1alpha1.OnFailureBlock
-		case "Pipeline":
-			spec := &findIn(c.pipelines, con.subject).Spec
-			external, ordering, ackWait, start = spec.ExternalName, spec.Ordering, duration(spec.AckWait, defaultAckWait), startOf(spec.StartFrom)
-			deadLettered = spec.Guarantee != v1alpha1.GuaranteeAtMostOnce && spec.OnFailure != v1alpha1.OnFailureBlock
-		}
 		names, prefix := b.protocol.names, b.api.Spec.Prefix
 		if src.topic != nil {
-			name := or(external, names.object(prefix, con.resource))
-			con.group = &plan.Object{Ref: b.ref("Group", name), Owner: con.resource.String(), External: external != "",
-				Ordering: string(or(ordering, defaultOrdering)), AckWait: ackWait, Start: start}
+			name := or(con.external, names.object(prefix, con.resource))
+			con.group = &plan.Object{
+				Ref: b.ref("Group", name), Owner: con.resource.String(), External: con.external != "",
+				Ordering: string(or(con.ordering, defaultOrdering)), AckWait: con.ackWait, Start: startOf(con.startFrom),
+			}
 			con.group.Of = src.object.Name
 		}
-		if deadLettered && con.deadLetter == nil {
+		// A Mailbox that a Pipeline reads leaves failures to that.
+		reader := con.resource.Kind != "Mailbox" || src.mode != modePipeline
+		if con.parks && reader && con.deadLetter == nil {
 			// It takes whatever the broker takes, so that no message is too large for it.
-			con.dead = &plan.Object{Ref: b.ref("Queue", names.object(prefix, con.resource, "dead")), Owner: con.resource.String(),
-				Ordering: string(v1alpha1.OrderingNone), AckWait: plan.Duration(defaultAckWait)}
+			con.dead = &plan.Object{
+				Ref: b.ref("Queue", names.object(prefix, con.resource, "dead")), Owner: con.resource.String(),
+				Ordering: string(v1alpha1.OrderingNone), AckWait: plan.Duration(defaultAckWait),
+			}
 		}
 	}
 }

@@ -76,7 +76,7 @@ func (c *compiler) endpointTarget(s *subject, spec *v1alpha1.EndpointSpec, waits
 	if m == nil || !waits {
 		return m
 	}
-	if m.broker != nil && m.broker.protocol.Name != "" && !m.broker.protocol.Inbox.Can {
+	if m.broker != nil && !m.broker.protocol.Inbox.Can {
 		at := "spec.pattern"
 		if spec.Pattern == v1alpha1.PatternRequestAck {
 			at = "spec.ackWhen"
@@ -84,7 +84,7 @@ func (c *compiler) endpointTarget(s *subject, spec *v1alpha1.EndpointSpec, waits
 		s.refuse(at, v1alpha1.ReasonNotSupported, "%s: %s", m.broker.protocol.Inbox.How, m.broker.protocol.Inbox.Instead)
 	}
 	if spec.Pattern == v1alpha1.PatternRequestResponse && m.mode == modePipeline {
-		if p := findIn(c.pipelines, m.pipeline); p.Spec.To.Reply == nil {
+		if p := findIn(c.pipelines, m.pipeline); p == nil || p.Spec.To.Reply == nil {
 			s.refuse(field, v1alpha1.ReasonInvalid, "%s is read by %s, which does not reply, so no caller would ever get an answer: give the Pipeline to.reply: {}, let a handler (deliverTo) take the messages, or use pattern RequestAck", m, m.pipeline)
 		}
 	}

@@ -57,7 +57,7 @@ func (c *compiler) flow(con *consumer, t terms, steps []plan.Step, sink plan.Sin
 	}
 	s.dead = f.Policy.DeadLetter
 	c.onFailure(con, &t, f)
-	if src == nil || src.broker == nil || src.broker.protocol.Name == "" {
+	if src == nil || src.broker == nil {
 		return f
 	}
 	p := src.broker.protocol

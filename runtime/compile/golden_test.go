@@ -115,6 +115,8 @@ func firstDifference(want, got string) string {
 	for i < len(w) && i < len(g) && w[i] == g[i] {
 		i++
 	}
-	show := func(lines []string) string { return strings.Join(lines[max(0, min(i-5, len(lines))):min(len(lines), i+5)], "\n") }
+	show := func(lines []string) string {
+		return strings.Join(lines[max(0, min(i-5, len(lines))):min(len(lines), i+5)], "\n")
+	}
 	return fmt.Sprintf("from line %d on:\nwant:\n%s\n\ngot:\n%s", i+1, show(w), show(g))
 }

@@ -29,7 +29,7 @@ func (c *compiler) declareMailbox(it *item[v1alpha1.Mailbox]) *channel {
 // mailbox makes the gateway of a Mailbox and, where it has a handler, the flow that pushes to it.
 func (c *compiler) mailbox(ch *channel) {
 	spec := &ch.mailbox.Spec
-	con := ch.consumer(c)
+	con := c.consumerOf[ch.subject]
 	if spec.ExternalName != "" && spec.DeletionPolicy == v1alpha1.DeletionDelete {
 		refuseDelete(ch.subject)
 	}
@@ -67,7 +67,7 @@ func (c *compiler) mailbox(ch *channel) {
 // mailboxBroker checks what the broker has to do for a Mailbox.
 func (c *compiler) mailboxBroker(ch *channel, b *broker) {
 	spec, p := &ch.mailbox.Spec, b.protocol
-	if r := spec.Retention; r != nil && !p.Counts.Can && p.Name != "" {
+	if r := spec.Retention; r != nil && !p.Counts.Can {
 		if r.MaxMessages != nil {
 			ch.refuse("spec.retention.maxMessages", v1alpha1.ReasonNotSupported, "%s: %s", p.Counts.How, p.Counts.Instead)
 		}
@@ -75,7 +75,7 @@ func (c *compiler) mailboxBroker(ch *channel, b *broker) {
 			ch.refuse("spec.retention.maxBytes", v1alpha1.ReasonNotSupported, "%s: %s", p.Counts.How, p.Counts.Instead)
 		}
 	}
-	if ch.mode != modeLeases || p.Name == "" {
+	if ch.mode != modeLeases {
 		return
 	}
 	if ch.ordering() == v1alpha1.OrderingKey && !p.KeyLeases.Can {

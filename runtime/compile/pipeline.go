@@ -9,7 +9,7 @@ import (
 // pipeline makes the flow from a source through steps to a destination.
 func (c *compiler) pipeline(it *item[v1alpha1.Pipeline]) {
 	s, spec := it.subject, &it.api.Spec
-	con := c.consumerOf(s)
+	con := c.consumerOf[s]
 	t := terms{
 		guarantee: or(spec.Guarantee, defaultGuarantee), ordering: or(spec.Ordering, defaultOrdering), orderingField: "spec.ordering",
 		ackWait: duration(spec.AckWait, defaultAckWait), maxInFlight: spec.MaxInFlight, retry: spec.Retry, onFailure: spec.OnFailure,
@@ -98,7 +98,7 @@ func (c *compiler) pipelineSink(con *consumer, spec *v1alpha1.PipelineSpec) plan
 			s.refuse("spec.to.reply", v1alpha1.ReasonInvalid, "reply answers a request in a Mailbox: use from.mailboxRef, or another destination")
 		}
 		if src := con.source; src != nil && src.broker != nil {
-			if inbox := src.broker.protocol.Inbox; !inbox.Can && src.broker.protocol.Name != "" {
+			if inbox := src.broker.protocol.Inbox; !inbox.Can {
 				s.refuse("spec.to.reply", v1alpha1.ReasonNotSupported, "%s: %s", inbox.How, inbox.Instead)
 			}
 		}

@@ -27,8 +27,8 @@ func (c *compiler) result() Result {
 	}
 	for _, s := range c.subjects {
 		for _, n := range s.needs {
-			if refused[n.on] {
-				s.refuse(n.field, v1alpha1.ReasonReferenceInvalid, "%s is refused: what is wrong with it stands with it", n.on)
+			if refused[n.on] && n.on != s {
+				s.refuse(n.field, v1alpha1.ReasonReferenceInvalid, "%s is refused: put right first what is said about it", n.on)
 			}
 		}
 	}
@@ -62,8 +62,8 @@ func (c *compiler) unready(s *subject) {
 	for _, u := range uses {
 		switch {
 		case !u.b.protocol.Built && u.b.protocol.Name != "":
-			s.refuse(u.field, ReasonBrokerNotBuilt, "this build of Waybill has no driver for %s: use a Broker of type NATS or Embedded, or run it on another one with --broker %s=nats://HOST:PORT or %s=embedded:",
-				u.b.protocol.Title, u.b.resource.Name, u.b.resource.Name)
+			s.refuse(u.field, ReasonBrokerNotBuilt, "%s is of type %s, for which this build of Waybill has no driver: use a Broker of type NATS or Embedded, or on a laptop --broker %s=nats://HOST:PORT or %s=embedded:",
+				u.b.subject, u.b.api.Spec.Type, u.b.resource.Name, u.b.resource.Name)
 		case u.b.waiting:
 			s.refuse(u.field, v1alpha1.ReasonWaitingForBroker, "%s has not been reached yet, so what it can do is not known", u.b.subject)
 		}

@@ -67,7 +67,7 @@ func compileSchema(doc any) error {
 
 // schemaFault says in our words what the schema library found.
 func schemaFault(err error) string {
-	if load := new(jsonschema.LoadURLError); errors.As(err, &load) && errors.Is(err, errOutside) {
+	if load := new(jsonschema.LoadURLError); errors.As(err, &load) {
 		return fmt.Sprintf("the schema refers to %s, and it may refer only to parts of itself: copy that into $defs and write \"#/$defs/NAME\"", load.URL)
 	}
 	if invalid := new(jsonschema.SchemaValidationError); errors.As(err, &invalid) {

@@ -9,7 +9,7 @@ import (
 // subscription makes the flow that delivers a Topic's messages to one group of subscribers.
 func (c *compiler) subscription(it *item[v1alpha1.Subscription]) {
 	s, spec := it.subject, &it.api.Spec
-	con := c.consumerOf(s)
+	con := c.consumerOf[s]
 	if spec.ExternalName != "" {
 		if spec.DeletionPolicy == v1alpha1.DeletionDelete {
 			refuseDelete(s)
