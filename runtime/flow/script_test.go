@@ -32,6 +32,8 @@ type script struct {
 	faults  []string // what the flow must never do
 
 	lease      time.Duration // deliveries have a deadline
+	unfenced   bool          // settlements after the deadline are taken, as NATS does
+	fetched    func()        // called between the fetch of deliveries and their return
 	openErr    func() error
 	receiveErr func() error
 	settleErr  func(r *record) error
@@ -215,9 +217,12 @@ func (c *scriptSource) Receive(ctx context.Context, into []driver.Delivery) (int
 			}
 			n++
 		}
-		changed := s.changed
+		changed, fetched := s.changed, s.fetched
 		s.mu.Unlock()
 		if n > 0 {
+			if fetched != nil {
+				fetched()
+			}
 			return n, nil
 		}
 		select {
@@ -233,7 +238,7 @@ func (c *scriptSource) ours(d *driver.Delivery) (*record, error) {
 	ref := d.Ref.([2]any)
 	r := ref[0].(*record)
 	if c.over || r.state != "out" || r.count != ref[1] || d.Claim.Epoch != c.s.epochs[r.part] ||
-		!r.deadline.IsZero() && time.Now().After(r.deadline) {
+		!c.s.unfenced && !r.deadline.IsZero() && time.Now().After(r.deadline) {
 		return r, driver.ErrStale
 	}
 	return r, nil
