@@ -70,7 +70,7 @@ func parse(view *View, src []byte, nodes []node) ([]node, error) {
 		return nodes, errTooLong
 	}
 	p := parser{view: view, src: src, nodes: nodes}
-	i, err := p.value(p.space(0), 0, node{})
+	i, err := p.value(p.space(0), 0, name{})
 	if err != nil {
 		return p.nodes, err
 	}
@@ -95,7 +95,7 @@ func invalidUTF8(src []byte) int {
 }
 
 func (p *parser) space(i int) int {
-	for i < len(p.src) {
+	for i < len(p.src) && p.src[i] <= ' ' {
 		switch p.src[i] {
 		case ' ', '\t', '\n', '\r':
 			i++
@@ -106,82 +106,101 @@ func (p *parser) space(i int) int {
 	return i
 }
 
-// value reads the value at i into a node that has n's name and returns the place behind it.
-func (p *parser) value(i, depth int, n node) (int, error) {
+// name is where a member's name stands.
+type name struct {
+	start, end uint32
+	escaped    bool
+}
+
+// add makes room for a node; whoever calls it writes every field.
+func (p *parser) add() *node {
+	n := len(p.nodes)
+	if n < cap(p.nodes) {
+		p.nodes = p.nodes[:n+1]
+	} else {
+		p.nodes = append(p.nodes, node{})
+	}
+	return &p.nodes[n]
+}
+
+// value reads the value at i and returns the place behind it.
+func (p *parser) value(i, depth int, of name) (int, error) {
 	src := p.src
 	if i >= len(src) {
 		return i, &errInvalid{i, "a value is missing"}
 	}
-	n.view, n.start, n.skip = p.view, uint32(i), 1
+	start, escaped := i, false
+	var k kind
 	var err error
 	switch c := src[i]; c {
-	case '{', '[':
-		return p.aggregate(i, depth, n)
 	case '"':
-		n.kind = kindString
-		i, n.escaped, err = p.text(i + 1)
-		if err != nil {
-			return i, err
-		}
+		k = kindString
+		i, escaped, err = p.text(i + 1)
+	case '{', '[':
+		return p.aggregate(i, depth, of)
 	case 't':
-		n.kind = kindTrue
+		k = kindTrue
 		i, err = p.word(i, "true")
 	case 'f':
-		n.kind = kindFalse
+		k = kindFalse
 		i, err = p.word(i, "false")
 	case 'n':
-		n.kind = kindNull
+		k = kindNull
 		i, err = p.word(i, "null")
 	default:
-		i, n.kind, err = p.number(i)
+		i, k, err = p.number(i)
 	}
 	if err != nil {
 		return i, err
 	}
-	n.end, n.index = uint32(i), uint32(len(p.nodes))
-	p.nodes = append(p.nodes, n)
+	index := uint32(len(p.nodes))
+	*p.add() = node{
+		view: p.view, start: uint32(start), end: uint32(i), nameStart: of.start, nameEnd: of.end,
+		skip: 1, index: index, kind: k, escaped: escaped, nameEscaped: of.escaped,
+	}
 	return i, nil
 }
 
 // aggregate reads the object or list at i.
-func (p *parser) aggregate(i, depth int, n node) (int, error) {
+func (p *parser) aggregate(i, depth int, of name) (int, error) {
 	if depth == maxDepth {
 		return i, &errInvalid{i, fmt.Sprintf("nested deeper than %d levels", maxDepth)}
 	}
 	src := p.src
 	self := len(p.nodes)
+	k, closing := kindList, byte(']')
 	object := src[i] == '{'
-	n.kind = kindList
-	closing := byte(']')
 	if object {
-		n.kind, closing = kindObject, '}'
+		k, closing = kindObject, '}'
 	}
-	n.index = uint32(self)
-	p.nodes = append(p.nodes, n)
+	*p.add() = node{
+		view: p.view, start: uint32(i), nameStart: of.start, nameEnd: of.end, index: uint32(self), kind: k, nameEscaped: of.escaped,
+	}
 	count := uint32(0)
-	i = p.space(i + 1)
-	if i < len(src) && src[i] == closing {
-		p.nodes[self].end = uint32(i + 1)
+	if i = p.space(i + 1); i < len(src) && src[i] == closing {
+		n := &p.nodes[self]
+		n.end, n.skip = uint32(i+1), 1
 		return i + 1, nil
 	}
 	for {
-		var member node
+		var member name
+		var err error
 		if object {
 			if i >= len(src) || src[i] != '"' {
 				return i, &errInvalid{i, "a member's name is missing"}
 			}
-			var err error
-			member.nameStart = uint32(i + 1)
-			if i, member.nameEscaped, err = p.text(i + 1); err != nil {
+			member.start = uint32(i + 1)
+			if i, member.escaped, err = p.text(i + 1); err != nil {
 				return i, err
 			}
-			member.nameEnd = uint32(i - 1)
-			if i = p.space(i); i >= len(src) || src[i] != ':' {
-				return i, &errInvalid{i, "a colon is missing"}
+			member.end = uint32(i - 1)
+			if i >= len(src) || src[i] != ':' {
+				if i = p.space(i); i >= len(src) || src[i] != ':' {
+					return i, &errInvalid{i, "a colon is missing"}
+				}
 			}
 			i = p.space(i + 1)
 		}
-		var err error
 		if i, err = p.value(i, depth+1, member); err != nil {
 			return i, err
 		}
