@@ -1,0 +1,83 @@
+package main
+
+import (
+	"maps"
+	"slices"
+
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/waybill-dev/waybill/api/v1alpha1"
+	"github.com/waybill-dev/waybill/runtime/compile"
+	"github.com/waybill-dev/waybill/runtime/manifest"
+)
+
+// A load is what the files hold: read, validated by the cluster's own rules, and ready to be compiled.
+type load struct {
+	set *manifest.Set
+	// faults are what reading and validating found.
+	faults []manifest.Diagnostic
+}
+
+func read(paths []string, recursive bool) (*load, error) {
+	set, faults, err := manifest.Read(paths, manifest.Options{Recursive: recursive})
+	if err != nil {
+		return nil, &exit{exitUsage, err}
+	}
+	return &load{set, faults}, nil
+}
+
+// input is what the compiler is told; Secrets by their keys only.
+func (l *load) input() compile.Input {
+	in := compile.Input{
+		Brokers: l.set.Brokers, Topics: l.set.Topics, Subscriptions: l.set.Subscriptions, Mailboxes: l.set.Mailboxes,
+		Pollers: l.set.Pollers, Endpoints: l.set.Endpoints, Pipelines: l.set.Pipelines,
+		Namespaces: l.set.Namespaces,
+		Secrets:    map[types.NamespacedName][]string{},
+	}
+	for _, s := range l.set.Secrets {
+		in.Secrets[types.NamespacedName{Namespace: s.Namespace, Name: s.Name}] = slices.Sorted(maps.Keys(s.Data))
+	}
+	return in
+}
+
+// diagnostics are all that is wrong with what the files declare, in the order of files and lines. keep picks among the compiler's.
+func (l *load) diagnostics(found []compile.Diagnostic, keep func(compile.Diagnostic) bool) []manifest.Diagnostic {
+	out := slices.Clone(l.faults)
+	for _, d := range found {
+		// What refers to an object that has faults of its own is no second fault.
+		if len(l.set.Refused) > 0 && (d.Reason == v1alpha1.ReasonReferenceNotFound || d.Reason == v1alpha1.ReasonReferenceInvalid) {
+			continue
+		}
+		if keep(d) {
+			out = append(out, l.place(d))
+		}
+	}
+	order := map[string]int{}
+	for i, f := range l.set.Files {
+		order[f] = i
+	}
+	slices.SortStableFunc(out, func(a, b manifest.Diagnostic) int {
+		if a.File != b.File {
+			return order[a.File] - order[b.File]
+		}
+		return a.Line - b.Line
+	})
+	return out
+}
+
+// place adds file and line to a diagnostic of the compiler's.
+func (l *load) place(d compile.Diagnostic) manifest.Diagnostic {
+	file, line := l.set.Locate(d.Kind, d.Namespace, d.Name, d.Field)
+	return manifest.Diagnostic{File: file, Line: line, Kind: d.Kind, Namespace: d.Namespace, Name: d.Name,
+		Field: d.Field, Reason: string(d.Reason), Message: d.Message}
+}
+
+// declared reports whether d is a fault of the declaration, and not of this build's lack of a driver: that is replaced by what --broker says.
+func declared(d compile.Diagnostic) bool { return d.Reason != compile.ReasonBrokerNotBuilt }
+
+// withSecret adds a Secret with a user name and a password to what the compiler is told.
+func withSecret(secrets map[types.NamespacedName][]string, namespace, name string) map[types.NamespacedName][]string {
+	out := maps.Clone(secrets)
+	out[types.NamespacedName{Namespace: namespace, Name: name}] = []string{"password", "username"}
+	return out
+}

@@ -1,0 +1,66 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+
+	"github.com/spf13/pflag"
+
+	"github.com/waybill-dev/waybill/runtime/manifest"
+)
+
+// output is the value of -o.
+type output struct {
+	value   string
+	allowed []string
+}
+
+func outputFlag(flags *pflag.FlagSet, allowed ...string) *output {
+	o := &output{allowed[0], allowed}
+	flags.VarP(o, "output", "o", "output format: "+strings.Join(allowed, "|"))
+	return o
+}
+
+func (o *output) String() string { return o.value }
+func (o *output) Type() string   { return "format" }
+
+func (o *output) Set(v string) error {
+	if !slices.Contains(o.allowed, v) {
+		return fmt.Errorf("want one of %s", strings.Join(o.allowed, ", "))
+	}
+	o.value = v
+	return nil
+}
+
+// report prints diagnostics: one JSON object a line on stdout, or lines for a person on stderr.
+func report(o *output, stdout, stderr io.Writer, ds []manifest.Diagnostic) {
+	if o.value == "json" {
+		enc := json.NewEncoder(stdout)
+		enc.SetEscapeHTML(false)
+		for _, d := range ds {
+			enc.Encode(d)
+		}
+		return
+	}
+	for _, d := range ds {
+		fmt.Fprintln(stderr, d)
+	}
+}
+
+// reportSkipped names the kinds of others that were passed over, each once.
+func reportSkipped(stderr io.Writer, set *manifest.Set) {
+	for _, s := range set.Skipped {
+		fmt.Fprintf(stderr, "skipped %d × %s %s, first at %s:%d: not a kind of Waybill's\n", s.Count, s.APIVersion, s.Kind, s.File, s.Line)
+	}
+}
+
+// count says "1 fault" or "3 faults".
+func count(n int, one string) string {
+	if n == 1 {
+		return "1 " + one
+	}
+	return fmt.Sprintf("%d %ss", n, one)
+}

@@ -1,0 +1,195 @@
+package engine
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/waybill-dev/waybill/runtime/broker"
+	"github.com/waybill-dev/waybill/runtime/broker/driver"
+	"github.com/waybill-dev/waybill/runtime/flow"
+	"github.com/waybill-dev/waybill/runtime/gateway"
+	"github.com/waybill-dev/waybill/runtime/plan"
+	"github.com/waybill-dev/waybill/runtime/poll"
+	"github.com/waybill-dev/waybill/runtime/reply"
+	"github.com/waybill-dev/waybill/runtime/sink"
+	"github.com/waybill-dev/waybill/runtime/step"
+)
+
+// A buildError is a plan's fault, or the host's: trying again does not help.
+type buildError struct{ err error }
+
+func (e *buildError) Error() string { return e.err.Error() }
+func (e *buildError) Unwrap() error { return e.err }
+
+// build makes the parts of a plan. Its brokers are connected.
+func (u *unit) build() (parts, error) {
+	var p parts
+	var err error
+	switch {
+	case u.plan.Topic != nil:
+		p.gateway, err = gateway.NewTopic(*u.plan.Topic, u.gatewayDeps())
+	case u.plan.Mailbox != nil:
+		p.gateway = gateway.NewMailbox(*u.plan.Mailbox, u.gatewayDeps())
+	case u.plan.Endpoint != nil:
+		p.gateway, err = gateway.NewEndpoint(*u.plan.Endpoint, u.gatewayDeps())
+	}
+	if err == nil && u.plan.Flow != nil && !u.plan.Paused {
+		p.flow, err = u.buildFlow(u.plan.Flow)
+	}
+	if err == nil && u.plan.Poller != nil && !u.plan.Paused {
+		p.poller, err = u.buildPoller(u.plan.Poller)
+	}
+	if err != nil {
+		return parts{}, &buildError{err}
+	}
+	return p, nil
+}
+
+func (u *unit) gatewayDeps() gateway.Deps {
+	ns := u.plan.Resource.Namespace
+	return gateway.Deps{
+		Resource: u.plan.Resource,
+		Broker:   u.mustBroker,
+		Secret: func(r plan.SecretRef) ([]byte, error) {
+			return u.engine.host.Secrets.Value(ns, r.Name, r.Key)
+		},
+		Desk: func(name string) *reply.Desk {
+			return u.engine.desks.get(u.mustBroker(name), ns, u.log)
+		},
+		Sender:    u.sender,
+		LeaseKeys: func() ([][]byte, error) { return u.engine.host.LeaseKeys, nil },
+		Log:       u.engine.host.Log,
+	}
+}
+
+// desk is where the unit's gateway waits for answers, nil where it never does.
+func (u *unit) desk() *reply.Desk {
+	to := ""
+	switch p := u.plan; {
+	case p.Mailbox != nil:
+		to = p.Mailbox.Object.Broker
+	case p.Endpoint != nil && (p.Endpoint.Pattern == "RequestResponse" || p.Endpoint.AckWhen == "Processed"):
+		to = p.Endpoint.To.Broker
+	default:
+		return nil
+	}
+	return u.engine.desks.get(u.mustBroker(to), u.plan.Resource.Namespace, u.log)
+}
+
+// mustBroker is for names that the plan's own parts use: start has connected them all.
+func (u *unit) mustBroker(name string) *broker.Broker {
+	b, err := u.broker(name)
+	if err != nil {
+		panic(err) // the compiler lists each broker that a plan uses
+	}
+	return b
+}
+
+func (u *unit) sender(brokerName string) *reply.Sender {
+	return reply.NewSender(u.plan.Resource.Namespace, u.mustBroker(brokerName).Reply)
+}
+
+func (u *unit) buildFlow(p *plan.Flow) (*flow.Flow, error) {
+	source := u.mustBroker(p.Source.Object.Broker)
+	requesters := u.sender(p.Source.Object.Broker)
+
+	var stages []flow.Stage
+	for _, s := range p.Steps {
+		stage, err := step.New(s, step.Deps{Client: u.engine.host.Outbound, Namespace: u.plan.Resource.Namespace})
+		if err != nil {
+			return nil, fmt.Errorf("step %s: %w", s.Name, err)
+		}
+		stages = append(stages, stage)
+	}
+	end, err := u.buildSink(p, requesters)
+	if err != nil {
+		return nil, err
+	}
+	stages = append(stages, end...)
+
+	cfg := flow.Config{
+		Name: u.plan.Resource.String(),
+		Open: func(ctx context.Context, revoke func(context.Context, []driver.Claim), lost func([]driver.Claim)) (driver.Source, error) {
+			return source.Source(ctx, driver.SourceSpec{
+				Object:   ref(p.Source.Object),
+				Group:    p.Source.Group,
+				Ordering: driver.Ordering(p.Source.Ordering),
+				Window:   driver.Window{Messages: p.Source.WindowMessages, Bytes: p.Source.WindowBytes},
+				AckWait:  time.Duration(p.Source.AckWait),
+				Revoke:   revoke,
+				Lost:     lost,
+			})
+		},
+		Stages:  stages,
+		Policy:  policy(p),
+		Settled: receipts(requesters, u.log),
+		Log:     u.log,
+	}
+	if dead := p.Policy.DeadLetter; dead != nil {
+		cfg.DeadLetter = u.mustBroker(dead.Broker).Publisher(ref(*dead))
+	}
+	return flow.New(cfg), nil
+}
+
+func policy(p *plan.Flow) flow.Policy {
+	return flow.Policy{
+		Ordering:    driver.Ordering(p.Source.Ordering),
+		AtMostOnce:  p.Policy.Guarantee == "AtMostOnce",
+		MaxInFlight: p.Policy.MaxInFlight,
+		BatchSize:   p.Policy.BatchSize,
+		Window:      driver.Window{Messages: p.Source.WindowMessages, Bytes: p.Source.WindowBytes},
+		AckWait:     time.Duration(p.Source.AckWait),
+		Retry: flow.Retry{
+			MaxAttempts:   p.Policy.Retry.MaxAttempts,
+			Initial:       time.Duration(p.Policy.Retry.Initial),
+			Max:           time.Duration(p.Policy.Retry.Max),
+			Multiplier:    p.Policy.Retry.Multiplier,
+			JitterPercent: p.Policy.Retry.JitterPercent,
+		},
+		OnFailure:   flow.OnFailure(p.Policy.OnFailure),
+		WhenExpired: flow.WhenExpired(p.Policy.WhenExpired),
+	}
+}
+
+func (u *unit) buildSink(p *plan.Flow, requesters *reply.Sender) ([]flow.Stage, error) {
+	switch s := p.Sink; {
+	case s.Publish != nil:
+		return sink.NewPublish(*s.Publish, u.outlet(s.Publish.Object))
+	case s.Push != nil:
+		deps := sink.PushDeps{
+			Client:     u.engine.host.Outbound,
+			Namespace:  u.plan.Resource.Namespace,
+			Source:     u.plan.Resource.Path(),
+			AtMostOnce: p.Policy.Guarantee == "AtMostOnce",
+			Sender:     requesters,
+		}
+		if s.Push.ReplyTo != nil {
+			deps.ReplyTo = u.outlet(*s.Push.ReplyTo)
+		}
+		stage, err := sink.NewPush(*s.Push, deps)
+		return []flow.Stage{stage}, err
+	case s.Reply != nil:
+		return []flow.Stage{sink.NewReply(requesters)}, nil
+	}
+	return nil, fmt.Errorf("the plan of %s has no sink that this worker knows", u.plan.Resource)
+}
+
+func (u *unit) outlet(r plan.Ref) sink.Outlet {
+	b := u.mustBroker(r.Broker)
+	return sink.Outlet{Publisher: b.Publisher(ref(r)), Class: b.Class}
+}
+
+func (u *unit) buildPoller(p *plan.Poller) (*poll.Poller, error) {
+	store, err := u.engine.host.Checkpoint(u.plan.Resource)
+	if err != nil {
+		return nil, err
+	}
+	return poll.New(*p, poll.Deps{
+		Client:     u.engine.host.Outbound,
+		Namespace:  u.plan.Resource.Namespace,
+		Publisher:  u.mustBroker(p.To.Broker).Publisher(ref(p.To)),
+		Checkpoint: store,
+		Log:        u.log,
+	})
+}

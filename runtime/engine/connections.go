@@ -1,0 +1,134 @@
+package engine
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+
+	"github.com/waybill-dev/waybill/runtime/broker"
+	"github.com/waybill-dev/waybill/runtime/broker/driver"
+	"github.com/waybill-dev/waybill/runtime/plan"
+	"github.com/waybill-dev/waybill/runtime/secret"
+)
+
+// connections keeps one broker.Broker for each distinct connection: plans that say the same share a session.
+type connections struct {
+	drivers map[string]driver.Open // by protocol
+	secrets secret.Store
+	log     *slog.Logger
+
+	mu   sync.Mutex
+	open map[string]*broker.Broker
+}
+
+func newConnections(host Host) *connections {
+	return &connections{drivers: host.Drivers, secrets: host.Secrets, log: host.Log, open: map[string]*broker.Broker{}}
+}
+
+// get returns the connection that a plan of namespace calls spec, dialling it in the background when it is new.
+func (c *connections) get(namespace string, spec plan.Broker) (*broker.Broker, error) {
+	open, ok := c.drivers[spec.Protocol]
+	if !ok {
+		return nil, fmt.Errorf("broker %s: this worker has no driver for %s", spec.Name, spec.Protocol)
+	}
+	id, err := json.Marshal(struct {
+		Namespace string // of the secrets
+		Spec      plan.Broker
+	}{namespace, spec})
+	if err != nil {
+		return nil, fmt.Errorf("broker %s: %w", spec.Name, err)
+	}
+
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if b, ok := c.open[string(id)]; ok {
+		return b, nil
+	}
+	b := broker.Connect(broker.Config{
+		Name:    spec.Name,
+		Open:    open,
+		Resolve: func(context.Context) (driver.Config, error) { return c.resolve(namespace, spec) },
+		Log:     c.log,
+	})
+	c.open[string(id)] = b
+	return b, nil
+}
+
+// resolve reads the secrets that spec names. It runs at each dial, so that a rotated secret is used by the next session.
+func (c *connections) resolve(namespace string, spec plan.Broker) (driver.Config, error) {
+	cfg := driver.Config{
+		ClientName:      "waybill/" + namespace,
+		Addresses:       spec.Addresses,
+		JetStreamDomain: spec.JetStreamDomain,
+	}
+	if spec.Secret != "" {
+		var err error
+		optional := func(key string) string {
+			v, e := c.secrets.Value(namespace, spec.Secret, key)
+			if e != nil && !errors.Is(e, secret.ErrNoKey) {
+				err = e
+			}
+			return string(v)
+		}
+		cfg.Username, cfg.Password = optional("username"), optional("password")
+		cfg.Token = optional("token")
+		cfg.Credentials = []byte(optional("nats.creds"))
+		if err != nil {
+			return cfg, fmt.Errorf("broker %s: %w", spec.Name, err)
+		}
+	}
+	if spec.TLS != nil {
+		t, err := c.tls(namespace, spec.TLS)
+		if err != nil {
+			return cfg, fmt.Errorf("broker %s: tls: %w", spec.Name, err)
+		}
+		cfg.TLS = t
+	}
+	return cfg, nil
+}
+
+func (c *connections) tls(namespace string, spec *plan.TLS) (*tls.Config, error) {
+	t := &tls.Config{MinVersion: tls.VersionTLS12}
+	if ca := spec.CA; ca != nil {
+		pem, err := c.secrets.Value(namespace, ca.Name, ca.Key)
+		if err != nil {
+			return nil, err
+		}
+		t.RootCAs = x509.NewCertPool()
+		if !t.RootCAs.AppendCertsFromPEM(pem) {
+			return nil, fmt.Errorf("secret %s, key %s: no PEM certificate in it", ca.Name, ca.Key)
+		}
+	}
+	if spec.ClientCert != nil && spec.ClientKey != nil {
+		cert, err := c.secrets.Value(namespace, spec.ClientCert.Name, spec.ClientCert.Key)
+		if err != nil {
+			return nil, err
+		}
+		key, err := c.secrets.Value(namespace, spec.ClientKey.Name, spec.ClientKey.Key)
+		if err != nil {
+			return nil, err
+		}
+		pair, err := tls.X509KeyPair(cert, key)
+		if err != nil {
+			return nil, fmt.Errorf("secret %s: certificate and key do not go together", spec.ClientCert.Name)
+		}
+		t.Certificates = []tls.Certificate{pair}
+	}
+	return t, nil
+}
+
+func (c *connections) close(ctx context.Context) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	var errs []error
+	for _, b := range c.open {
+		errs = append(errs, b.Close(ctx))
+	}
+	clear(c.open)
+	return errors.Join(errs...)
+}

@@ -1,0 +1,43 @@
+package engine
+
+import (
+	"context"
+	"log/slog"
+	"sync"
+
+	"github.com/waybill-dev/waybill/runtime/broker"
+	"github.com/waybill-dev/waybill/runtime/broker/driver"
+	"github.com/waybill-dev/waybill/runtime/reply"
+)
+
+// desks keeps one reply.Desk, and so one inbox, for each connection and namespace.
+type desks struct {
+	mu   sync.Mutex
+	open map[desk]*reply.Desk
+}
+
+type desk struct {
+	broker    *broker.Broker
+	namespace string
+}
+
+func newDesks() *desks { return &desks{open: map[desk]*reply.Desk{}} }
+
+func (d *desks) get(b *broker.Broker, namespace string, log *slog.Logger) *reply.Desk {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	id := desk{b, namespace}
+	if d.open[id] == nil {
+		d.open[id] = reply.NewDesk(func(ctx context.Context) (driver.Inbox, error) { return b.Inbox(ctx, namespace) }, log)
+	}
+	return d.open[id]
+}
+
+func (d *desks) close() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for _, desk := range d.open {
+		desk.Close()
+	}
+	clear(d.open)
+}

@@ -1,0 +1,167 @@
+// Package engine turns plans into running flows, gateways and pollers, and ends them in order. A worker's engine takes a list of plans: a
+// Pod runs one, a laptop runs all. What fails in one of them never stops another.
+package engine
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"net/http"
+	"sync"
+	"time"
+
+	"github.com/waybill-dev/waybill/runtime/broker/driver"
+	"github.com/waybill-dev/waybill/runtime/checkpoint"
+	"github.com/waybill-dev/waybill/runtime/outbound"
+	"github.com/waybill-dev/waybill/runtime/plan"
+	"github.com/waybill-dev/waybill/runtime/secret"
+)
+
+// Host is what differs between a Pod and a laptop.
+type Host struct {
+	// Drivers open a session, by plan.Broker.Protocol.
+	Drivers map[string]driver.Open
+	Secrets secret.Store
+	// Checkpoint is where a poller keeps its position.
+	Checkpoint func(plan.Resource) (checkpoint.Store, error)
+	// Service is the URL, with its path, at which this host reaches a Service.
+	Service func(plan.Service) (string, error)
+	// Base is the path under which a resource's gateway is served: "" in a Pod, which serves one.
+	Base func(plan.Resource) string
+	// LeaseKeys seal lease tokens: the first seals, all open.
+	LeaseKeys [][]byte
+	// Outbound makes every HTTP request to a subscriber, a step or a polled source.
+	Outbound *outbound.Client
+	// Administer makes the engine create the broker objects of its plans, as a laptop needs it. In a cluster the operator does.
+	Administer bool
+	Log        *slog.Logger
+}
+
+// Engine runs plans. It is made by New, started once and drained once.
+type Engine struct {
+	host   Host
+	conns  *connections
+	desks  *desks
+	router router
+
+	ctx    context.Context // ends when everything is to stop at once
+	cancel context.CancelFunc
+
+	mu       sync.Mutex
+	units    []*unit
+	draining bool
+}
+
+// New makes an engine that runs nothing yet.
+func New(host Host) *Engine {
+	if host.Log == nil {
+		host.Log = slog.New(slog.DiscardHandler)
+	}
+	e := &Engine{
+		host:   host,
+		conns:  newConnections(host),
+		desks:  newDesks(),
+		router: router{routes: map[string]http.Handler{}},
+	}
+	e.ctx, e.cancel = context.WithCancel(context.Background())
+	return e
+}
+
+// Start runs plans. It returns when each of them runs or has failed for the first time, or when ctx ends; one that failed is tried again in
+// the background until it runs. Objects of all plans are made before the positions on them, whatever the order of the list.
+func (e *Engine) Start(ctx context.Context, plans []*plan.Plan) {
+	e.mu.Lock()
+	for _, p := range plans {
+		e.units = append(e.units, newUnit(e, p))
+	}
+	units := e.units
+	e.mu.Unlock()
+
+	if e.host.Administer {
+		// What fails here fails again, and is reported, when the unit itself starts.
+		for _, wanted := range []func(string) bool{notGroup, isGroup} {
+			each(units, func(u *unit) { u.ensure(ctx, wanted) })
+		}
+	}
+	each(units, func(u *unit) { u.launch(ctx) })
+}
+
+// each calls f for all units at once and waits for them.
+func each(units []*unit, f func(*unit)) {
+	var wg sync.WaitGroup
+	for _, u := range units {
+		wg.Go(func() { f(u) })
+	}
+	wg.Wait()
+}
+
+// Gateways serves the gateways of all plans under their bases.
+func (e *Engine) Gateways() http.Handler { return &e.router }
+
+// Status tells of each resource, in the order of Start.
+func (e *Engine) Status() []Status {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	out := make([]Status, len(e.units))
+	for i, u := range e.units {
+		out[i] = u.status()
+	}
+	return out
+}
+
+// Ready is nil when each plan runs and none drains: a broker that is away later does not make a worker unready, for its callers are
+// better served by a 503 that says so than by a refused connection.
+func (e *Engine) Ready() error {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.draining {
+		return errors.New("draining")
+	}
+	for _, u := range e.units {
+		if s := u.status(); s.State == Starting || s.State == Waiting {
+			return errors.New(u.plan.Resource.String() + " is " + string(s.State) + ": " + s.Message)
+		}
+	}
+	return nil
+}
+
+// Drain ends everything within ctx, in the order that loses nothing: unready; gateways answer their long polls and take no new work;
+// stopHTTP waits for the requests under way, which may need the flows; flows and pollers finish what is in flight and hand the rest back
+// uncounted; then the connections close. It returns what each resource drained.
+func (e *Engine) Drain(ctx context.Context, stopHTTP func(context.Context)) []Drained {
+	e.mu.Lock()
+	e.draining = true
+	units := e.units
+	e.mu.Unlock()
+
+	// Requests that wait for a reply may wait longer than the drain lasts: they get half of it.
+	half, cancel := halfOf(ctx)
+	each(units, func(u *unit) { u.quiesce(half) })
+	stopHTTP(half)
+	cancel()
+
+	drained := make([]Drained, len(units))
+	var wg sync.WaitGroup
+	for i, u := range units {
+		wg.Go(func() { drained[i] = u.drain(ctx) })
+	}
+	wg.Wait()
+
+	e.cancel()
+	// The deadline bounds the work, not the goodbye: closing releases what is held, and takes its own short time.
+	closing, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
+	defer cancel()
+	e.desks.close()
+	if err := e.conns.close(closing); err != nil {
+		e.host.Log.Warn("closing connections", "error", err)
+	}
+	return drained
+}
+
+func halfOf(ctx context.Context) (context.Context, context.CancelFunc) {
+	deadline, ok := ctx.Deadline()
+	if !ok {
+		return context.WithCancel(ctx)
+	}
+	return context.WithTimeout(ctx, time.Until(deadline)/2)
+}

@@ -1,0 +1,59 @@
+package engine
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/waybill-dev/waybill/runtime/broker"
+	"github.com/waybill-dev/waybill/runtime/broker/driver"
+	"github.com/waybill-dev/waybill/runtime/plan"
+)
+
+func ref(r plan.Ref) driver.Ref {
+	return driver.Ref{Kind: driver.Kind(r.Kind), Name: r.Name, Of: r.Of}
+}
+
+func object(o plan.Object) driver.Object {
+	d := driver.Object{
+		Ref: ref(o.Ref), Owner: o.Owner, External: o.External, Partitions: o.Partitions,
+		MaxAge: time.Duration(o.MaxAge), MaxBytes: o.MaxBytes, MaxMessages: o.MaxMessages, MaxMessageBytes: o.MaxMessageBytes,
+		Ordering: driver.Ordering(o.Ordering), AckWait: time.Duration(o.AckWait),
+	}
+	if o.Start != nil {
+		d.Start = driver.Start{Position: o.Start.Position, Time: o.Start.Time}
+	}
+	return d
+}
+
+// ensure makes those of the unit's objects that wanted picks. It is the laptop's stand for what the operator does in a cluster.
+func (u *unit) ensure(ctx context.Context, wanted func(kind string) bool) error {
+	for _, o := range u.plan.Objects {
+		if !wanted(o.Kind) {
+			continue
+		}
+		b, err := u.broker(o.Broker)
+		if err != nil {
+			return err
+		}
+		if err := ensureOne(ctx, b, o); err != nil {
+			return fmt.Errorf("%s %q on broker %s: %w", o.Kind, o.Name, o.Broker, err)
+		}
+	}
+	return nil
+}
+
+func ensureOne(ctx context.Context, b *broker.Broker, o plan.Object) error {
+	if err := b.WaitReady(ctx); err != nil {
+		return err
+	}
+	admin, err := b.Admin(ctx)
+	if err != nil {
+		return err
+	}
+	_, err = admin.Ensure(ctx, object(o))
+	return err
+}
+
+func isGroup(kind string) bool  { return kind == string(driver.Group) }
+func notGroup(kind string) bool { return !isGroup(kind) }

@@ -1,0 +1,41 @@
+package engine
+
+import (
+	"context"
+	"log/slog"
+	"time"
+
+	"github.com/waybill-dev/waybill/runtime/flow"
+	"github.com/waybill-dev/waybill/runtime/reply"
+)
+
+// receiptTimeout bounds what a requester who asked for a receipt may cost the flow.
+const receiptTimeout = 5 * time.Second
+
+// receipts tells waiting requesters how their message ended: Processed once the broker took our acknowledgement, Failed when the dead letter
+// has it. A request for a reply was answered by the sink; of it only the failure is told here.
+func receipts(s *reply.Sender, log *slog.Logger) func(context.Context, []flow.Settled) {
+	return func(ctx context.Context, settled []flow.Settled) {
+		for _, one := range settled {
+			request := &one.Delivery.Message
+			want := reply.Wants(request)
+			if want == "" {
+				continue
+			}
+			answer := reply.Answer{Kind: reply.Processed}
+			switch one.Outcome {
+			case flow.DeadLettered, flow.Failed:
+				answer = reply.Answer{Kind: reply.Failed, Reason: one.Reason}
+			default:
+				if want != reply.Processed {
+					continue
+				}
+			}
+			ctx, cancel := context.WithTimeout(ctx, receiptTimeout)
+			if err := s.Reply(ctx, request, answer); err != nil {
+				log.Warn("a requester was not told how its message ended", "error", err)
+			}
+			cancel()
+		}
+	}
+}

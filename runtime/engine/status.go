@@ -1,0 +1,100 @@
+package engine
+
+import (
+	"github.com/waybill-dev/waybill/runtime/flow"
+	"github.com/waybill-dev/waybill/runtime/gateway"
+	"github.com/waybill-dev/waybill/runtime/plan"
+	"github.com/waybill-dev/waybill/runtime/poll"
+)
+
+// State is where a resource is in its life.
+type State string
+
+const (
+	Starting State = "Starting" // not yet tried
+	Waiting  State = "Waiting"  // tried, failed, will be tried again: Message says why
+	Running  State = "Running"
+	Paused   State = "Paused" // as declared: its objects are kept, nothing is delivered
+	Draining State = "Draining"
+	Stopped  State = "Stopped"
+	Failed   State = "Failed" // will not be tried again: Message says why
+)
+
+// Status is one resource as /status, the live table and the metrics show it.
+type Status struct {
+	Kind      string `json:"kind"`
+	Namespace string `json:"namespace"`
+	Name      string `json:"name"`
+	State     State  `json:"state"`
+	// Condition is what a running flow struggles with, in a word: DestinationDown, RetryWindowFull, …
+	Condition string `json:"condition,omitempty"`
+	Message   string `json:"message,omitempty"`
+	Counts    Counts `json:"counts"`
+
+	// What the counts were taken from; nil where the resource has no such part.
+	Gateway *gateway.Stats `json:"-"`
+	Flow    *flow.Stats    `json:"-"`
+	Poller  *poll.Stats    `json:"-"`
+}
+
+// Counts are messages since the start, but for InFlight and Held, which are now.
+type Counts struct {
+	In           uint64 `json:"in"`  // taken: stored by a gateway, received by a flow, found by a poller
+	Out          uint64 `json:"out"` // done: handed to a consumer, confirmed by a sink, published by a poller
+	Dropped      uint64 `json:"dropped"`
+	Retried      uint64 `json:"retried"`
+	DeadLettered uint64 `json:"deadLettered"`
+	InFlight     int    `json:"inFlight"`
+	Held         int    `json:"held"` // received and not yet settled
+}
+
+func (u *unit) status() Status {
+	u.mu.Lock()
+	p, s := u.parts, resourceStatus(u.plan.Resource, u.state, u.message)
+	u.mu.Unlock()
+
+	if p.gateway != nil {
+		g := p.gateway.Stats()
+		s.Gateway = &g
+		s.Counts.In += uint64(g.Stored)
+		s.Counts.Out += uint64(g.Acked + g.Replied)
+		s.Counts.DeadLettered += uint64(g.DeadLettered)
+	}
+	if p.flow != nil {
+		f := p.flow.Stats()
+		s.Flow = &f
+		if f.State != flow.Running && f.State != flow.Starting {
+			s.Condition = string(f.State)
+		}
+		if s.Message == "" {
+			s.Message = f.Detail
+		}
+		s.Counts.Out += f.Done
+		if p.gateway == nil {
+			s.Counts.In += f.Received
+		}
+		s.Counts.Dropped += sum(f.Dropped) + f.Expired
+		s.Counts.Retried += f.Retried
+		s.Counts.DeadLettered += sum(f.DeadLettered)
+		s.Counts.InFlight += f.InFlight
+		s.Counts.Held += f.Window
+	}
+	if p.poller != nil {
+		q := p.poller.Stats()
+		s.Poller = &q
+		s.Counts.In += uint64(q.Items)
+		s.Counts.Out += uint64(q.Published)
+	}
+	return s
+}
+
+func resourceStatus(r plan.Resource, state State, message string) Status {
+	return Status{Kind: r.Kind, Namespace: r.Namespace, Name: r.Name, State: state, Message: message}
+}
+
+func sum[K comparable](m map[K]uint64) (total uint64) {
+	for _, n := range m {
+		total += n
+	}
+	return total
+}

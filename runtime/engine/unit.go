@@ -1,0 +1,221 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"sync"
+	"time"
+
+	"github.com/waybill-dev/waybill/runtime/broker"
+	"github.com/waybill-dev/waybill/runtime/flow"
+	"github.com/waybill-dev/waybill/runtime/gateway"
+	"github.com/waybill-dev/waybill/runtime/plan"
+	"github.com/waybill-dev/waybill/runtime/poll"
+)
+
+const (
+	firstRetry = 100 * time.Millisecond
+	lastRetry  = 10 * time.Second
+	// startTimeout bounds one try to start a unit, so that a broker that never answers does not hold up those beside it.
+	startTimeout = 10 * time.Second
+)
+
+// A unit is one plan being run: it starts, tries again while it fails, and drains.
+type unit struct {
+	engine *Engine
+	plan   *plan.Plan
+	log    *slog.Logger
+	work   sync.WaitGroup // whatever runs in the background for it
+	stop   context.CancelFunc
+	ctx    context.Context
+
+	mu      sync.Mutex
+	state   State
+	message string
+	parts   parts
+}
+
+// parts are what a plan becomes: a Mailbox with a handler has a gateway and a flow, the others one of the three.
+type parts struct {
+	gateway served
+	flow    *flow.Flow
+	poller  *poll.Poller
+}
+
+// served is what the three gateways have in common.
+type served interface {
+	http.Handler
+	Drain(ctx context.Context) error
+	Stats() gateway.Stats
+}
+
+func newUnit(e *Engine, p *plan.Plan) *unit {
+	u := &unit{engine: e, plan: p, log: e.host.Log.With("resource", p.Resource.String()), state: Starting}
+	u.ctx, u.stop = context.WithCancel(e.ctx)
+	return u
+}
+
+func (u *unit) broker(name string) (*broker.Broker, error) {
+	for _, spec := range u.plan.Brokers {
+		if spec.Name == name {
+			return u.engine.conns.get(u.plan.Resource.Namespace, spec)
+		}
+	}
+	return nil, fmt.Errorf("the plan of %s names no broker %q", u.plan.Resource, name)
+}
+
+// launch starts the unit. When the first try fails it goes on trying in the background, unless it can never succeed.
+func (u *unit) launch(ctx context.Context) {
+	first, cancel := context.WithTimeout(ctx, startTimeout)
+	defer cancel()
+	if u.try(first) {
+		return
+	}
+	u.work.Go(func() {
+		for pause := firstRetry; ; pause = min(2*pause, lastRetry) {
+			select {
+			case <-u.ctx.Done():
+				return
+			case <-time.After(pause):
+			}
+			again, cancel := context.WithTimeout(u.ctx, startTimeout)
+			settled := u.try(again)
+			cancel()
+			if settled {
+				return
+			}
+		}
+	})
+}
+
+// try starts the unit and reports whether there is nothing left to try.
+func (u *unit) try(ctx context.Context) bool {
+	err := u.start(ctx)
+	var fatal *buildError
+	switch {
+	case err == nil:
+		running := Running
+		if u.plan.Paused {
+			running = Paused
+		}
+		u.set(running, "")
+		return true
+	case errors.As(err, &fatal):
+		u.set(Failed, err.Error())
+		u.log.Error("cannot be run", "error", err)
+		return true
+	default:
+		if u.set(Waiting, err.Error()) {
+			u.log.Warn("waits", "error", err)
+		}
+		return false
+	}
+}
+
+// set reports whether anything changed. A unit that drains stays so.
+func (u *unit) set(s State, message string) bool {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if u.state == Draining || u.state == Stopped || u.state == s && u.message == message {
+		return false
+	}
+	u.state, u.message = s, message
+	return true
+}
+
+func (u *unit) start(ctx context.Context) error {
+	if u.engine.host.Administer {
+		if err := u.ensure(ctx, func(string) bool { return true }); err != nil {
+			return err
+		}
+	}
+	for _, spec := range u.plan.Brokers {
+		b, err := u.broker(spec.Name)
+		if err != nil {
+			return &buildError{err}
+		}
+		if err := b.WaitReady(ctx); err != nil {
+			return err
+		}
+	}
+	p, err := u.build()
+	if err != nil {
+		return err
+	}
+	if d := u.desk(); d != nil {
+		if err := d.Ready(ctx); err != nil {
+			return err
+		}
+	}
+
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if u.state == Draining || u.state == Stopped {
+		return nil
+	}
+	u.parts = p
+	if p.gateway != nil {
+		u.engine.router.add(u.engine.host.Base(u.plan.Resource), p.gateway)
+	}
+	if p.flow != nil {
+		u.work.Go(func() { u.ended(p.flow.Run(u.ctx)) })
+	}
+	if p.poller != nil {
+		u.work.Go(func() { u.ended(p.poller.Run(u.ctx)) })
+	}
+	return nil
+}
+
+// ended notes that a flow or poller stopped of itself: its position is lost, or somebody else writes its checkpoint. The others go on.
+func (u *unit) ended(err error) {
+	if err == nil || errors.Is(err, context.Canceled) {
+		return
+	}
+	if u.set(Failed, err.Error()) {
+		u.log.Error("stopped", "error", err)
+	}
+}
+
+// quiesce takes no new work over HTTP; what waits in a long poll is answered.
+func (u *unit) quiesce(ctx context.Context) {
+	u.mu.Lock()
+	u.state = Draining
+	g := u.parts.gateway
+	u.mu.Unlock()
+	if g == nil {
+		return
+	}
+	if err := g.Drain(ctx); err != nil {
+		u.log.Warn("gateway drained in part", "error", err)
+	}
+}
+
+// Drained is what one resource finished and handed back while it drained.
+type Drained struct {
+	Resource plan.Resource
+	flow.Drained
+	// AcceptedLost are messages that a gateway accepted, never promised to be stored, and could not store.
+	AcceptedLost int64
+}
+
+func (u *unit) drain(ctx context.Context) Drained {
+	u.mu.Lock()
+	p := u.parts
+	u.mu.Unlock()
+	d := Drained{Resource: u.plan.Resource}
+	if p.flow != nil {
+		d.Drained = p.flow.Drain(ctx)
+	}
+	u.stop()
+	u.work.Wait()
+	if p.gateway != nil {
+		d.AcceptedLost = p.gateway.Stats().Lost
+	}
+	u.mu.Lock()
+	u.state = Stopped
+	u.mu.Unlock()
+	return d
+}
