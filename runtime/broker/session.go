@@ -69,8 +69,14 @@ func (s *session) last() driver.Conn {
 
 func (s *session) why() error {
 	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.away
+	conn, away := s.conn, s.away
+	s.mu.Unlock()
+	if m, ok := conn.(driver.Monitor); ok && away == nil {
+		if err := m.Away(); err != nil {
+			return fmt.Errorf("%w: broker %s: %w", ErrAway, s.b.cfg.Name, err)
+		}
+	}
+	return away
 }
 
 // get waits for a connection while ctx lives.

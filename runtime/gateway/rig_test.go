@@ -36,6 +36,8 @@ type rig struct {
 	broker  *broker.Broker
 	desk    *reply.Desk
 	sender  *reply.Sender
+	dir     string
+	addr    string
 	secrets map[string]string
 	keys    [][]byte
 	log     bytes.Buffer
@@ -52,11 +54,15 @@ func newRig(t *testing.T) *rig {
 	t.Helper()
 	r := &rig{t: t, secrets: map[string]string{}, keys: [][]byte{[]byte("a key of sixteen bytes or more")}}
 	var err error
-	if r.server, err = nats.StartEmbedded(within(t), nats.EmbeddedConfig{Dir: t.TempDir()}); err != nil {
+	r.dir = t.TempDir()
+	if r.server, err = nats.StartEmbedded(within(t), nats.EmbeddedConfig{Dir: r.dir, Listen: "127.0.0.1:0"}); err != nil {
 		t.Fatal(err)
 	}
-	r.broker = broker.Connect(broker.Config{Name: brokerName, Open: r.server.Open,
-		Resolve: func(context.Context) (driver.Config, error) { return driver.Config{ClientName: "test"}, nil }})
+	r.addr = r.server.Addr()
+	r.broker = broker.Connect(broker.Config{Name: brokerName, Open: nats.Open,
+		Resolve: func(context.Context) (driver.Config, error) {
+			return driver.Config{ClientName: "test", Addresses: []string{r.addr}}, nil
+		}})
 	if err := r.broker.WaitReady(within(t)); err != nil {
 		t.Fatal(err)
 	}
@@ -287,4 +293,23 @@ func eventually(t *testing.T, what string, ok func() bool) {
 
 func structured(id, data string) string {
 	return fmt.Sprintf(`{"specversion":"1.0","id":%q,"source":"/s","type":"t","data":%s}`, id, data)
+}
+
+// outage takes the broker away; the result brings it back.
+func (r *rig) outage() (restart func()) {
+	r.t.Helper()
+	if err := r.server.Shutdown(within(r.t)); err != nil {
+		r.t.Fatal(err)
+	}
+	eventually(r.t, "the broker to be away", func() bool { return r.broker.Away() != nil })
+	return func() {
+		r.t.Helper()
+		var err error
+		if r.server, err = nats.StartEmbedded(within(r.t), nats.EmbeddedConfig{Dir: r.dir, Listen: strings.TrimPrefix(r.addr, "nats://")}); err != nil {
+			r.t.Fatal(err)
+		}
+		if err := r.broker.WaitReady(within(r.t)); err != nil {
+			r.t.Fatal(err)
+		}
+	}
 }

@@ -48,6 +48,9 @@ type Conn interface {
 	Close(ctx context.Context) error
 }
 
+// A Monitor is a Conn whose client heals its own session: Away says why there is none at the moment, nil while there is one.
+type Monitor interface{ Away() error }
+
 // Features are facts about the server as probed by Open.
 type Features struct {
 	Server  string // product, as the server says: "nats"

@@ -218,6 +218,12 @@ func (c *conn) online() (*session, error) {
 	return c.session, nil
 }
 
+// Away says why there is no session at the moment.
+func (c *conn) Away() error {
+	_, err := c.online()
+	return err
+}
+
 // waitOnline returns when there is a connection; an error when ctx ends before or there will be none.
 func (c *conn) waitOnline(ctx context.Context) error {
 	for {
