@@ -320,7 +320,7 @@ func (d *director) test(e ast.Expr) testFn {
 	return nil
 }
 
-// both2 joins two conditions: one that is decisive decides, whatever the other is; else each must be the opposite.
+// either joins two conditions: one that is decisive decides, whatever the other is; else each must be the opposite.
 func either(a, b testFn, decisive, opposite truth) testFn {
 	return func(v *View) truth {
 		x := a(v)

@@ -21,4 +21,17 @@
 // A JSON number without fraction and exponent is an int where it fits 64 bits with a sign, a uint where it fits without, else a double, as
 // is every other number. So data.id == 9007199254740993 is exact. Numbers compare across types, and where the types are known only at
 // run time they also add, subtract, multiply and divide across types: as doubles if one of them is one. Dividing two ints gives an int.
+//
+// A number that is copied keeps its spelling. One that cel-go hands through an operation (first, orValue, sort …) is written as the message
+// spells that value if it does so in one way only, else in the shortest way.
+//
+// # Functions
+//
+// CEL's standard functions and macros; cel-go's libraries bindings, encoders, lists, math, optional values, regex, sets, strings and
+// two-variable comprehensions; and list.sum(), the sum of a list of numbers.
+//
+// # Bounds
+//
+// An expression has at most 4 KiB. One evaluation may cost a million units as cel-go counts them (about one an operation or a value looked
+// at), one call may make 8 MiB of text, and loops look whether the attempt that they are part of was cancelled.
 package expr

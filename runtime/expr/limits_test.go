@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/waybill-dev/waybill/runtime/message"
@@ -288,4 +289,26 @@ func TestAttributesAloneParseNothing(t *testing.T) {
 	if !ok || err != nil || v.state != unparsed {
 		t.Error(ok, err, v.state)
 	}
+}
+
+// Programs are shared by all batches of a flow; views are not.
+func TestProgramsAreSafeForConcurrentUse(t *testing.T) {
+	p := compile(t, `{"u": data.lines.map(l, l.qty).sum(), "s": data.note.upperAscii(), "g": data.?gone.orValue(data.note.split(" ").size())}`, Message, JSON)
+	var all sync.WaitGroup
+	for range 8 {
+		all.Go(func() {
+			for range 50 {
+				v := For(nil, orderMessage())
+				out, err := p.EvalJSON(context.Background(), v, nil)
+				if err != nil || string(out) != `{"u":7,"s":"RING TWICE","g":2}` {
+					t.Errorf("%s %v", out, err)
+				}
+				v.Release()
+			}
+			if _, err := Compile(`data.lines.exists(l, l.qty > 3)`, Item, JSON); err == nil {
+				t.Error("data in the scope of an item")
+			}
+		})
+	}
+	all.Wait()
 }

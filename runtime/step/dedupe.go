@@ -16,7 +16,7 @@ import (
 // it: a crash, or a failure further on, before that forgets the key and not the message.
 //
 // A key in flight belongs to the input that brought it first. A second event of that input with the same key is a duplicate at once: the
-// two succeed or fail together. Another input waits: its attempt ends, uncounted, and is repeated a moment later, when the first has been
+// two succeed or fail together. Another input waits: its attempt ends, uncounted, and is repeated after the backoff, when the first has been
 // confirmed (then it is dropped) or has failed (then it is its turn).
 //
 // What is kept lies in memory, the keys used longest ago are forgotten first, and each process has its own: dedupe makes duplicates fewer
@@ -42,9 +42,6 @@ type seen struct {
 	at time.Time
 }
 
-// waiting is for how long an event waits for another one with its key.
-const waiting = 100 * time.Millisecond
-
 var errInFlight = errors.New("another message with the same dedupe key is on its way; this one is tried again when that one is done")
 
 func newDedupe(name string, p *expr.Program, window time.Duration, maxKeys int) *dedupe {
@@ -68,7 +65,8 @@ func (d *dedupe) Process(ctx context.Context, b *flow.Batch) {
 		case known:
 			return false
 		case busy:
-			b.Fail(e.Input, &flow.Fault{Blame: flow.Busy, After: waiting, Err: errInFlight})
+			// Nobody's fault: it is neither counted nor seen by the breaker.
+			b.Fail(e.Input, &flow.Fault{Blame: flow.Broker, Err: errInFlight})
 		}
 		return true
 	})
