@@ -282,12 +282,14 @@ func (r *rig) newMailbox(name string, change ...func(*plan.Mailbox)) *gateway.Ma
 
 func eventually(t *testing.T, what string, ok func() bool) {
 	t.Helper()
-	deadline := time.Now().Add(10 * time.Second)
+	deadline, again := time.After(10*time.Second), time.NewTicker(5*time.Millisecond)
+	defer again.Stop()
 	for !ok() {
-		if time.Now().After(deadline) {
+		select {
+		case <-deadline:
 			t.Fatalf("not in time: %s", what)
+		case <-again.C:
 		}
-		time.Sleep(5 * time.Millisecond) // polling a condition
 	}
 }
 
