@@ -15,8 +15,9 @@ import (
 var (
 	// ErrAway is in every error that is returned because no session was there in time.
 	ErrAway = errors.New("the broker is away")
-	// ErrHeld is in the error of a message that was not published because an earlier one of its key, in the same call, failed for good.
-	ErrHeld = errors.New("not published: an earlier message of the same key failed")
+	// ErrHeld is in the error of a message that was not published because an earlier one of its key, in the same call, failed for good. It
+	// wraps driver.ErrHeldBack.
+	ErrHeld = fmt.Errorf("not published: %w", driver.ErrHeldBack)
 	// ErrClosed is returned after Close.
 	ErrClosed = errors.New("the broker connection was closed")
 )

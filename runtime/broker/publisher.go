@@ -2,6 +2,7 @@ package broker
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"sync/atomic"
@@ -63,7 +64,10 @@ func (p *Publisher) Publish(ctx context.Context, ms []message.Message) []error {
 			return r.errs
 		}
 		if !sleep(ctx, wait.pause(after)) {
-			return r.giveUp(nil)
+			if away := p.b.publish.why(); away != nil {
+				return r.giveUp(fmt.Errorf("%w: %w: %w", ErrAway, away, r.last))
+			}
+			return r.giveUp(r.last)
 		}
 	}
 }
@@ -140,7 +144,10 @@ func (r *round) sort(conn driver.Conn, errs []error) (after time.Duration) {
 			continue
 		}
 		if again, pause := passing(conn, errs[n]); again {
-			after, r.last = max(after, pause), errs[n]
+			after = max(after, pause)
+			if r.last == nil || !errors.Is(errs[n], driver.ErrHeldBack) {
+				r.last = errs[n]
+			}
 			continue
 		}
 		r.fail(i, errs[n])
@@ -180,9 +187,6 @@ func (r *round) fail(i int, err error) {
 
 // giveUp fails what is left.
 func (r *round) giveUp(err error) []error {
-	if err == nil {
-		err = r.last
-	}
 	if r.retry == nil {
 		for i := range r.ms {
 			r.fail(i, err)

@@ -32,6 +32,7 @@ type session struct {
 	seen    driver.Conn // the last one there was: its features and its judgement of errors outlive it
 	life    uint64
 	away    error
+	where   string        // the addresses of the session
 	changed chan struct{} // closed at the next change
 }
 
@@ -67,13 +68,14 @@ func (s *session) last() driver.Conn {
 	return s.seen
 }
 
+// why is nil while there is a session, else it says why there is none. A client that heals its own session is asked.
 func (s *session) why() error {
 	s.mu.Lock()
-	conn, away := s.conn, s.away
+	conn, away, where := s.conn, s.away, s.where
 	s.mu.Unlock()
 	if m, ok := conn.(driver.Monitor); ok && away == nil {
 		if err := m.Away(); err != nil {
-			return fmt.Errorf("%w: broker %s: %w", ErrAway, s.b.cfg.Name, err)
+			return fmt.Errorf("broker %s at %s: %w", s.b.cfg.Name, where, err)
 		}
 	}
 	return away
@@ -200,6 +202,9 @@ func (s *session) open(ctx context.Context) (driver.Conn, error) {
 	if err != nil {
 		return nil, &dialError{text: fmt.Sprintf("broker %s at %s: %s", s.b.cfg.Name, places(cfg.Addresses), redact(err.Error(), cfg)), err: err}
 	}
+	s.mu.Lock()
+	s.where = places(cfg.Addresses)
+	s.mu.Unlock()
 	return conn, nil
 }
 

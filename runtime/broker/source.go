@@ -133,7 +133,7 @@ func (s *Source) open(ctx context.Context) (*openSource, error) {
 		return nil, &openError{conn, fmt.Sprintf("opening %s %s on broker %s: ", s.spec.Object.Kind, s.spec.Object.Name, s.b.cfg.Name), err}
 	}
 	s.mu.Lock()
-	o.Source, o.positional = src, src.Settling() == driver.Positional
+	o.Source, o.positional = src, src.Settling() == driver.Positional && s.spec.Live == nil
 	if s.closed {
 		s.mu.Unlock()
 		o.cancel()
@@ -278,6 +278,9 @@ func (o *openSource) inner(c driver.Claim) (driver.Claim, bool) {
 
 // Settle settles in any order. ErrStale: the delivery is of a claim or session that is gone.
 func (s *Source) Settle(ctx context.Context, list []driver.Settlement) []error {
+	if s.spec.Live != nil {
+		return nil // no position is kept
+	}
 	s.mu.Lock()
 	o := s.cur
 	if o == nil {
