@@ -114,14 +114,21 @@ func retry(r *v1alpha1.Retry) plan.Retry {
 	return out
 }
 
-// horizon is how long the attempts of r take at the most, apart from the handling itself.
+// horizon is how long the attempts of r take at the most, apart from the handling itself; a century stands for everything beyond.
 func horizon(r plan.Retry) time.Duration {
-	var sum time.Duration
+	const century = 100 * 365 * 24 * time.Hour
+	var sum float64
 	pause := float64(r.Initial)
-	for range min(max(r.MaxAttempts-1, 0), 10_000) {
-		p := min(time.Duration(min(pause, float64(1<<62))), time.Duration(r.Max))
-		sum += p + p*time.Duration(r.JitterPercent)/100
-		pause = min(pause*max(r.Multiplier, 1), float64(1<<62))
+	for range max(r.MaxAttempts-1, 0) {
+		p := min(pause, float64(r.Max))
+		sum += p * (1 + float64(r.JitterPercent)/100)
+		if sum >= float64(century) {
+			return century
+		}
+		if p <= 0 {
+			break
+		}
+		pause = p * max(r.Multiplier, 1)
 	}
-	return sum
+	return time.Duration(sum)
 }

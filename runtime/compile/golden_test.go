@@ -120,3 +120,25 @@ func firstDifference(want, got string) string {
 	}
 	return fmt.Sprintf("from line %d on:\nwant:\n%s\n\ngot:\n%s", i+1, show(w), show(g))
 }
+
+// TestGuaranteesPage keeps the page that is made of the table.
+func TestGuaranteesPage(t *testing.T) {
+	var got strings.Builder
+	if err := WriteGuarantees(&got); err != nil {
+		t.Fatal(err)
+	}
+	const path = "../../docs/guarantees.md"
+	if *update {
+		if err := os.WriteFile(path, []byte(got.String()), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		return
+	}
+	want, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if at := firstDifference(string(want), got.String()); at != "" {
+		t.Errorf("%s is not what the table says (-update writes it anew) %s", path, at)
+	}
+}
