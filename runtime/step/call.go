@@ -4,6 +4,7 @@ import (
 	"context"
 	"net/http"
 	"sync"
+	"sync/atomic"
 
 	"github.com/waybill-dev/waybill/runtime/flow"
 	"github.com/waybill-dev/waybill/runtime/outbound"
@@ -26,30 +27,19 @@ func (c *call) Process(ctx context.Context, b *flow.Batch) {
 	}
 	answers := make([]*outbound.Response, len(b.Events))
 	errs := make([]error, len(b.Events))
-	if len(b.Events) == 1 {
-		c.send(ctx, b, 0, answers, errs)
-	} else {
-		turns := make(chan struct{}, c.concurrency)
-		var lanes sync.WaitGroup
-		for _, inputs := range byLane(b) {
-			lanes.Go(func() {
-				for _, events := range inputs {
-					var all sync.WaitGroup
-					for i := events.from; i < events.to; i++ {
-						turns <- struct{}{}
-						all.Go(func() {
-							defer func() { <-turns }()
-							c.send(ctx, b, i, answers, errs)
-						})
-					}
-					all.Wait()
-					if !succeeded(b, events, errs) {
-						return // the flow holds back what stands behind
-					}
-				}
-			})
+	send := func(i int) bool {
+		if b.Inputs[b.Events[i].Input].Err != nil {
+			return false
 		}
-		lanes.Wait()
+		if errs[i] = ctx.Err(); errs[i] == nil {
+			answers[i], errs[i] = c.client.Send(ctx, c.target, &b.Events[i].Message)
+		}
+		return errs[i] == nil
+	}
+	if len(b.Events) == 1 {
+		send(0)
+	} else {
+		inLanes(byLane(b.Events, b.Lane), c.concurrency, send)
 	}
 	for i := range errs {
 		if errs[i] != nil {
@@ -70,28 +60,19 @@ func (c *call) Process(ctx context.Context, b *flow.Batch) {
 	})
 }
 
-func (c *call) send(ctx context.Context, b *flow.Batch, i int, answers []*outbound.Response, errs []error) {
-	if b.Inputs[b.Events[i].Input].Err != nil {
-		return
-	}
-	if errs[i] = ctx.Err(); errs[i] == nil {
-		answers[i], errs[i] = c.client.Send(ctx, c.target, &b.Events[i].Message)
-	}
-}
-
 // span is the events of one input: their indexes from the first to before the last.
 type span struct{ from, to int }
 
 // byLane groups the events by lane and in it by input.
-func byLane(b *flow.Batch) [][]span {
+func byLane(events []flow.Event, laneOf func(input int) int) [][]span {
 	var lanes [][]span
 	lane := -1
-	for i := 0; i < len(b.Events); {
-		input, from := b.Events[i].Input, i
-		for i < len(b.Events) && b.Events[i].Input == input {
+	for i := 0; i < len(events); {
+		input, from := events[i].Input, i
+		for i < len(events) && events[i].Input == input {
 			i++
 		}
-		if l := b.Lane(input); l != lane {
+		if l := laneOf(input); l != lane {
 			lane = l
 			lanes = append(lanes, nil)
 		}
@@ -101,13 +82,33 @@ func byLane(b *flow.Batch) [][]span {
 	return lanes
 }
 
-func succeeded(b *flow.Batch, events span, errs []error) bool {
-	for i := events.from; i < events.to; i++ {
-		if errs[i] != nil || b.Inputs[b.Events[i].Input].Err != nil {
-			return false
-		}
+// inLanes sends events, so many at once at the most: lanes side by side, the inputs of a lane one after the other until one of its events
+// fails. What stands behind that is held back by the flow.
+func inLanes(lanes [][]span, concurrency int, send func(i int) bool) {
+	turns := make(chan struct{}, concurrency)
+	var all sync.WaitGroup
+	for _, inputs := range lanes {
+		all.Go(func() {
+			for _, events := range inputs {
+				var failed atomic.Bool
+				var input sync.WaitGroup
+				for i := events.from; i < events.to; i++ {
+					turns <- struct{}{}
+					input.Go(func() {
+						defer func() { <-turns }()
+						if !send(i) {
+							failed.Store(true)
+						}
+					})
+				}
+				input.Wait()
+				if failed.Load() {
+					return
+				}
+			}
+		})
 	}
-	return true
+	all.Wait()
 }
 
 // replace puts an answer in the event's place.

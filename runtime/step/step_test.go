@@ -6,6 +6,7 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -319,13 +320,14 @@ func TestDedupeUnderConcurrentBatches(t *testing.T) {
 func TestHTTPStep(t *testing.T) {
 	var now, most atomic.Int32
 	release := make(chan struct{})
+	var together sync.Once
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		n := now.Add(1)
 		defer now.Add(-1)
 		for m := most.Load(); n > m && !most.CompareAndSwap(m, n); m = most.Load() {
 		}
 		if n == 4 {
-			close(release)
+			together.Do(func() { close(release) })
 		}
 		<-release
 		body, _ := io.ReadAll(r.Body)
@@ -363,6 +365,64 @@ func TestHTTPStep(t *testing.T) {
 	if m := b.Events[0].Message; m.DataContentType != "text/plain" || m.DataSchema != "" || m.ID != "m0" {
 		t.Errorf("%+v", m)
 	}
+}
+
+// Inputs of a lane are sent one after the other up to the first that fails, and never more events at once than allowed.
+func TestLanesAreSentInOrder(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		var events []flow.Event
+		var lane []int // of each input: its first input
+		for len(lane) < 30 && rapid.IntRange(0, 9).Draw(t, "more") > 0 {
+			first := len(lane)
+			for range rapid.IntRange(1, 4).Draw(t, "inputs") {
+				for range rapid.IntRange(0, 3).Draw(t, "events") {
+					events = append(events, flow.Event{Input: len(lane)})
+				}
+				lane = append(lane, first)
+			}
+		}
+		fails := rapid.SliceOfN(rapid.Bool(), len(events), len(events)).Draw(t, "fails")
+		concurrency := rapid.IntRange(1, 5).Draw(t, "concurrency")
+		var mu sync.Mutex
+		sent, now := make([]int, len(events)), 0
+		last := map[int]int{} // of each lane: the input being sent
+		failed := map[int]int{}
+		inLanes(byLane(events, func(input int) int { return lane[input] }), concurrency, func(i int) bool {
+			input := events[i].Input
+			l := lane[input]
+			mu.Lock()
+			now++
+			over := now > concurrency
+			early := last[l] > input
+			last[l] = input
+			if f, ok := failed[l]; ok && f != input {
+				early = true
+			}
+			if fails[i] {
+				failed[l] = input
+			}
+			sent[i]++
+			mu.Unlock()
+			runtime.Gosched()
+			mu.Lock()
+			now--
+			mu.Unlock()
+			if over || early {
+				t.Errorf("event %d of input %d: over %v, out of order %v", i, input, over, early)
+			}
+			return !fails[i]
+		})
+		for i, e := range events {
+			f, ok := failed[lane[e.Input]]
+			want := 1
+			if ok && e.Input > f {
+				want = 0
+			}
+			if sent[i] != want {
+				t.Fatalf("event %d was sent %d times, want %d", i, sent[i], want)
+			}
+		}
+	})
 }
 
 // A chain of steps against a model: order is kept, nothing is lost, nothing is made up.
