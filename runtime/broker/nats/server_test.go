@@ -45,14 +45,15 @@ func exit(err error) {
 
 // serverConfig is what a server process reads from its input: a plain nats-server, not the embedded one.
 type serverConfig struct {
-	Dir        string
-	Port       int
-	Username   string
-	Password   string
-	Token      string
-	Domain     string
-	Cert, Key  string // files
-	MaxPayload int32
+	Dir         string
+	Port        int
+	Username    string
+	Password    string
+	Token       string
+	Domain      string
+	Cert, Key   string // files
+	MaxPayload  int32
+	SyncOnTimer bool // as a server is by default
 }
 
 func serve() error {
@@ -63,7 +64,7 @@ func serve() error {
 	opts := &server.Options{
 		ServerName: "test", Host: "127.0.0.1", Port: cfg.Port, JetStream: true, StoreDir: cfg.Dir, NoSigs: true, NoLog: true,
 		Username: cfg.Username, Password: cfg.Password, Authorization: cfg.Token, JetStreamDomain: cfg.Domain, MaxPayload: cfg.MaxPayload,
-		SyncAlways: true,
+		SyncAlways: !cfg.SyncOnTimer,
 	}
 	if cfg.Cert != "" {
 		tc, err := server.GenTLSConfig(&server.TLSConfigOpts{CertFile: cfg.Cert, KeyFile: cfg.Key})

@@ -25,20 +25,31 @@ type ack struct {
 	body  string
 }
 
-// acknowledge sends acks of one consumer and returns when the server has taken all: a consumer works them off in order, so only the last
-// asks for an answer. That holds within one connection; if it was renewed meanwhile, all fail.
+// acknowledge sends acks of one consumer and returns when the server has taken all. A consumer works them off in order, so only one asks
+// for an answer: the one furthest along in the stream, for the server passes over those that it does not know to have been delivered,
+// without a word, when a crash has set the consumer back. That holds within one connection; if it was renewed meanwhile, all fail.
 func (c *conn) acknowledge(ctx context.Context, acks []ack) error {
 	s, err := c.online()
 	if err != nil {
 		return err
 	}
-	last := len(acks) - 1
-	for _, a := range acks[:last] {
+	furthest, at := uint64(0), 0
+	for i := range acks {
+		if o, _ := parseReply(acks[i].reply); o.sequence >= furthest {
+			furthest, at = o.sequence, i
+		}
+	}
+	for i, a := range acks {
+		if i == at {
+			continue
+		}
 		if err := c.nc.Publish(a.reply, bytesOf(a.body)); err != nil {
 			return err
 		}
 	}
-	_, _, err = c.request(ctx, &natsgo.Msg{Subject: acks[last].reply, Data: bytesOf(acks[last].body)})
+	ctx, cancel := context.WithTimeout(ctx, apiTimeout)
+	defer cancel()
+	_, _, err = c.request(ctx, &natsgo.Msg{Subject: acks[at].reply, Data: bytesOf(acks[at].body)})
 	if err == nil && s.ctx.Err() != nil {
 		err = errAway
 	}

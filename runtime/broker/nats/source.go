@@ -144,7 +144,7 @@ func (s *durableSource) Receive(ctx context.Context, into []driver.Delivery) (in
 
 // receiveOnDemand asks for len(into) messages and takes the request back when it returns: nothing is fetched that nobody waits for.
 func (s *durableSource) receiveOnDemand(ctx context.Context, into []driver.Delivery) (int, error) {
-	p := newPuller(s.conn, driver.Window{Messages: len(into)}, true)
+	p := newPuller(s.conn, driver.Window{Messages: len(into), Bytes: s.spec.Window.Bytes}, true)
 	s.mu.Lock()
 	if s.draining {
 		s.mu.Unlock()
