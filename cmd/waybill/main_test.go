@@ -1,0 +1,275 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"encoding/json"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// The test binary is the command itself when it is asked to be, so that tests can kill it.
+const asCommand = "WAYBILL_TEST_AS_COMMAND"
+
+func TestMain(m *testing.M) {
+	if os.Getenv(asCommand) != "" {
+		main()
+	}
+	os.Exit(m.Run())
+}
+
+// A process is a `waybill run -o json` in a process of its own.
+type process struct {
+	t      *testing.T
+	cmd    *exec.Cmd
+	stderr bytes.Buffer
+	up     chan struct{}
+	ended  chan struct{}
+	err    error
+
+	mu     sync.Mutex
+	events []event
+	last   string // the last line of stdout
+}
+
+func start(t *testing.T, args ...string) *process {
+	t.Helper()
+	p := &process{t: t, cmd: exec.Command(os.Args[0], append([]string{"run", "-o", "json"}, args...)...), up: make(chan struct{}), ended: make(chan struct{})}
+	p.cmd.Env = append(os.Environ(), asCommand+"=1")
+	p.cmd.Stderr = &p.stderr
+	out, err := p.cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := p.cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	go func() {
+		lines := bufio.NewScanner(out)
+		for lines.Scan() {
+			var e event
+			json.Unmarshal(lines.Bytes(), &e)
+			p.mu.Lock()
+			p.events, p.last = append(p.events, e), lines.Text()
+			p.mu.Unlock()
+			if e.Event == "up" {
+				close(p.up)
+			}
+		}
+		p.err = p.cmd.Wait()
+		close(p.ended)
+	}()
+	t.Cleanup(func() {
+		p.cmd.Process.Kill()
+		<-p.ended
+	})
+	return p
+}
+
+func (p *process) waitUp() *process {
+	p.t.Helper()
+	select {
+	case <-p.up:
+	case <-p.ended:
+		p.t.Fatalf("ended before it was up: %v\n%s\n%s", p.err, p.last, p.stderr.String())
+	case <-time.After(time.Minute):
+		p.t.Fatal("not up after a minute")
+	}
+	return p
+}
+
+func (p *process) signal(s os.Signal) {
+	p.t.Helper()
+	if err := p.cmd.Process.Signal(s); err != nil {
+		p.t.Fatal(err)
+	}
+	select {
+	case <-p.ended:
+	case <-time.After(time.Minute):
+		p.t.Fatalf("still runs a minute after %s", s)
+	}
+}
+
+func (p *process) exitCode() int { return p.cmd.ProcessState.ExitCode() }
+
+// address returns where a resource is served.
+func (p *process) address(kind, name string) string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, e := range p.events {
+		if e.Event == "ready" && e.Kind == kind && e.Name == name {
+			return e.Address
+		}
+	}
+	p.t.Fatalf("no ready line for %s %s", kind, name)
+	return ""
+}
+
+func write(t *testing.T, manifests string) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "manifests.yaml")
+	if err := os.WriteFile(path, []byte(manifests), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+// call runs the command within this process.
+func call(t *testing.T, args ...string) (code int, stdout, stderr string) {
+	t.Helper()
+	var out, errs bytes.Buffer
+	code = Main(t.Context(), args, &out, &errs)
+	return code, out.String(), errs.String()
+}
+
+const embedded = `
+apiVersion: waybill.dev/v1alpha1
+kind: Broker
+metadata: {name: main}
+spec: {type: Embedded}
+---
+apiVersion: waybill.dev/v1alpha1
+kind: Topic
+metadata: {name: orders}
+spec: {brokerRef: {name: main}}
+`
+
+func TestExitCodes(t *testing.T) {
+	good := write(t, embedded)
+	missing := write(t, strings.ReplaceAll(embedded, "brokerRef: {name: main}", "brokerRef: {name: elsewhere}"))
+	misspelt := write(t, strings.ReplaceAll(embedded, "brokerRef", "brokerReff"))
+	taken, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer taken.Close()
+	_, port, _ := net.SplitHostPort(taken.Addr().String())
+
+	for name, c := range map[string]struct {
+		args []string
+		code int
+		says string
+	}{
+		"valid":                     {[]string{"validate", "-f", good}, 0, "2 resources in 1 file: valid"},
+		"a missing reference":       {[]string{"validate", "-f", missing}, 1, "elsewhere"},
+		"an unknown field":          {[]string{"validate", "-f", misspelt}, 1, "brokerRef"},
+		"a path that is not there":  {[]string{"validate", "-f", "/nowhere.yaml"}, 2, "/nowhere.yaml"},
+		"no path":                   {[]string{"validate"}, 2, "filename"},
+		"an unknown flag":           {[]string{"run", "--prot", "1"}, 2, "--prot"},
+		"an unknown command":        {[]string{"walk"}, 2, "walk"},
+		"an unknown format":         {[]string{"validate", "-f", good, "-o", "xml"}, 2, "text, json"},
+		"run of what is invalid":    {[]string{"run", "-f", missing, "--ephemeral"}, 1, "nothing was started"},
+		"a taken port":              {[]string{"run", "-f", good, "--ephemeral", "--port", port}, 1, "--port"},
+		"open to everybody":         {[]string{"run", "-f", good, "--ephemeral", "--listen", "0.0.0.0"}, 1, "spec.auth"},
+		"--data beside --ephemeral": {[]string{"run", "-f", good, "--ephemeral", "--data", "x"}, 2, "ephemeral"},
+		"a bad --broker":            {[]string{"run", "-f", good, "--broker", "main"}, 2, "NAME=URL"},
+		"a bad --service":           {[]string{"run", "-f", good, "--service", "x=y"}, 2, "--service"},
+		"plans":                     {[]string{"compile", "-f", good}, 0, "Topic/default/orders  plan"},
+		"plans as JSON":             {[]string{"compile", "-f", good, "-o", "json"}, 0, `"resource":{"kind":"Topic"`},
+	} {
+		t.Run(name, func(t *testing.T) {
+			code, out, errs := call(t, c.args...)
+			if code != c.code || !strings.Contains(out+errs, c.says) {
+				t.Errorf("waybill %s: exit code %d, want %d and %q in:\n%s%s", strings.Join(c.args, " "), code, c.code, c.says, out, errs)
+			}
+		})
+	}
+}
+
+func TestDiagnosticsAsJSONNameFileLineAndField(t *testing.T) {
+	path := write(t, strings.ReplaceAll(embedded, "name: main}}", "name: elsewhere}}"))
+	for _, command := range [][]string{{"validate"}, {"run", "--ephemeral"}} {
+		_, out, _ := call(t, append(command, "-f", path, "-o", "json")...)
+		var d struct {
+			File, Kind, Namespace, Name, Field, Reason, Message string
+			Line                                                int
+		}
+		if err := json.Unmarshal([]byte(out), &d); err != nil {
+			t.Fatalf("%v: %s", err, out)
+		}
+		if d.File != path || d.Line != 10 || d.Kind != "Topic" || d.Namespace != "default" || d.Name != "orders" ||
+			d.Field != "spec.brokerRef" || d.Reason != "ReferenceNotFound" || d.Message == "" {
+			t.Errorf("%v: got %+v", command, d)
+		}
+	}
+}
+
+func TestASecondProcessOnTheSameFolderIsRefused(t *testing.T) {
+	data, path := t.TempDir(), write(t, embedded)
+	start(t, "-f", path, "--data", data, "--port", "0").waitUp()
+	code, _, errs := call(t, "run", "-f", path, "--data", data, "--port", "0")
+	if code != exitInvalid || !strings.Contains(errs, "another waybill run uses this folder") {
+		t.Errorf("exit code %d, %s", code, errs)
+	}
+}
+
+func TestAnUnmappedServiceKeepsOnlyItsResourceFromStarting(t *testing.T) {
+	path := write(t, embedded+`---
+apiVersion: waybill.dev/v1alpha1
+kind: Subscription
+metadata: {name: billing}
+spec:
+  topicRef: {name: orders}
+  deliverTo: {serviceRef: {name: billing, port: 80, path: /events}}
+`)
+	p := start(t, "-f", path, "--ephemeral", "--port", "0").waitUp()
+	p.address("Topic", "orders")
+	p.signal(syscall.SIGTERM)
+	if p.exitCode() != exitPartly {
+		t.Errorf("exit code %d, want %d", p.exitCode(), exitPartly)
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, e := range p.events {
+		if e.Event == "ready" && e.Name == "billing" {
+			t.Error("the subscription was called ready")
+		}
+	}
+}
+
+func TestABrokerOnTheCommandLineTakesTheDeclaredOnesPlace(t *testing.T) {
+	kafka := strings.ReplaceAll(embedded, "{type: Embedded}", "{type: Kafka, kafka: {bootstrapServers: ['kafka:9092']}}")
+	path := write(t, kafka)
+	if code, _, errs := call(t, "run", "-f", path, "--ephemeral", "--port", "0"); code != exitInvalid || !strings.Contains(errs, "Kafka") {
+		t.Errorf("without --broker: exit code %d, %s", code, errs)
+	}
+	p := start(t, "-f", path, "--ephemeral", "--port", "0", "--broker", "main=embedded:").waitUp()
+	p.signal(syscall.SIGTERM)
+	if p.exitCode() != exitDone {
+		t.Errorf("with --broker: exit code %d\n%s", p.exitCode(), p.stderr.String())
+	}
+}
+
+func TestBrokerURLs(t *testing.T) {
+	for flag, want := range map[string]brokerURL{
+		"main=embedded:":                      {name: "main", protocol: "Embedded"},
+		"main=nats://h:4222":                  {name: "main", protocol: "NATS", addresses: []string{"nats://h:4222"}},
+		"main=tls://h:4222":                   {name: "main", protocol: "NATS", addresses: []string{"tls://h:4222"}, tls: true},
+		"main=nats://me:s3cret@a:4222,b:4222": {name: "main", protocol: "NATS", addresses: []string{"nats://a:4222", "nats://b:4222"}, username: "me", password: "s3cret"},
+		"main=kafka://a:1,b:2":                {name: "main", protocol: "Kafka", addresses: []string{"a:1", "b:2"}},
+		"main=amqps://h:5671":                 {name: "main", protocol: "RabbitMQ", addresses: []string{"h:5671"}, tls: true},
+	} {
+		got, err := parseBroker(flag)
+		if err != nil || got.name != want.name || got.protocol != want.protocol || strings.Join(got.addresses, " ") != strings.Join(want.addresses, " ") ||
+			got.username != want.username || got.password != want.password || got.tls != want.tls {
+			t.Errorf("%s: got %+v, %v", flag, got, err)
+		}
+	}
+	for _, flag := range []string{"main", "=nats://h:1", "main=h:4222", "main=http://h", "main=nats://me:s3cret@", "main=embedded://x", "main=nats://me:s3cret@h"} {
+		_, err := parseBroker(flag)
+		if flag == "main=nats://me:s3cret@h" {
+			continue // a host without a port is nats's default port
+		}
+		if err == nil || strings.Contains(err.Error(), "s3cret") {
+			t.Errorf("%s: %v", flag, err)
+		}
+	}
+}
+
