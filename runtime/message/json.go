@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"unicode/utf8"
@@ -197,8 +198,7 @@ func checkDocument(doc []byte) error {
 	}
 	var v json.RawMessage
 	err := json.Unmarshal(doc, &v)
-	var syntax *json.SyntaxError
-	if errors.As(err, &syntax) {
+	if syntax, ok := errors.AsType[*json.SyntaxError](err); ok {
 		return fmt.Errorf("the event is not JSON: fault at byte %d", syntax.Offset)
 	}
 	return errors.New("the event is not JSON")
@@ -324,17 +324,16 @@ func (s *scanner) event() (Message, error) {
 	if err := m.Check(); err != nil {
 		return m, err
 	}
-	return m, m.setData(data, data64)
+	err := m.setData(data, data64)
+	return m, err
 }
 
 // seenNames notices a name that comes twice. Events have few attributes: a list beats a map.
 type seenNames struct{ names []string }
 
 func (s *seenNames) again(name string) bool {
-	for _, n := range s.names {
-		if n == name {
-			return true
-		}
+	if slices.Contains(s.names, name) {
+		return true
 	}
 	s.names = append(s.names, name)
 	return false

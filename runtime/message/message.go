@@ -80,7 +80,8 @@ func (m Message) With(name, value string) Message {
 			attrs = append(attrs, a)
 		}
 	}
-	m.Attributes = append(attrs, Attribute{name, value})
+	attrs = append(attrs, Attribute{name, value})
+	m.Attributes = attrs
 	return m
 }
 

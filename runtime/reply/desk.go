@@ -138,7 +138,8 @@ func (c *Call) Stamp(m message.Message) message.Message {
 			attrs = append(attrs, a)
 		}
 	}
-	m.Attributes = append(attrs, message.Attribute{Name: message.ReplyTo, Value: c.w.address}, message.Attribute{Name: message.Correlation, Value: c.w.correlation})
+	attrs = append(attrs, message.Attribute{Name: message.ReplyTo, Value: c.w.address}, message.Attribute{Name: message.Correlation, Value: c.w.correlation})
+	m.Attributes = attrs
 	return m
 }
 

@@ -89,7 +89,8 @@ func expect(t *testing.T, d *reply.Desk, want reply.Kind) (*reply.Call, message.
 	if err != nil {
 		t.Fatal(err)
 	}
-	return c, c.Stamp(m)
+	stamped := c.Stamp(m)
+	return c, stamped
 }
 
 func answer(data string, status int) reply.Answer {

@@ -192,7 +192,8 @@ func readBinary(h http.Header) (message.Message, error) {
 		return m, &message.AttributeError{Attribute: "specversion", Problem: `is required beside other ce- headers and must be "` + message.SpecVersion + `"`}
 	}
 	sortAttributes(m.Attributes)
-	return m, m.Check()
+	err := m.Check()
+	return m, err
 }
 
 // sortAttributes gives the attributes one order: a header map has none.
@@ -217,7 +218,8 @@ func readPlain(h http.Header, d Defaults) (message.Message, error) {
 	} else {
 		m.ID = d.NewID()
 	}
-	return m, m.Check()
+	err := m.Check()
+	return m, err
 }
 
 // WriteHeader writes m's attributes in binary mode: ce- headers, Content-Type, and traceparent and tracestate beside theirs so that HTTP
