@@ -11,6 +11,7 @@ import (
 	"crypto/rand"
 	"log/slog"
 	"net/http"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -109,10 +110,8 @@ func (f *front) refuseWhileDraining(w http.ResponseWriter) bool {
 
 // allow answers 405 and reports false unless the request has one of methods.
 func (f *front) allow(w http.ResponseWriter, r *http.Request, methods ...string) bool {
-	for _, m := range methods {
-		if r.Method == m {
-			return true
-		}
+	if slices.Contains(methods, r.Method) {
+		return true
 	}
 	w.Header().Set("Allow", strings.Join(methods, ", "))
 	f.refuse(w, problem{Status: http.StatusMethodNotAllowed, Reason: "MethodNotAllowed", Detail: "this address serves " + strings.Join(methods, " and ")})

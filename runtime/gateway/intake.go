@@ -128,8 +128,7 @@ func (f *front) readBody(w http.ResponseWriter, r *http.Request, limit int64) (b
 		return body, reserved, true
 	}
 	f.budget.give(reserved)
-	var over *http.MaxBytesError
-	if errors.As(err, &over) {
+	if _, over := errors.AsType[*http.MaxBytesError](err); over {
 		f.refuse(w, tooLarge(limit))
 	} else {
 		w.Header().Set("Connection", "close")
@@ -161,10 +160,10 @@ func tooLarge(limit int64) problem {
 
 // malformed makes a problem of an error of cehttp.Read.
 func malformed(err error) problem {
-	if u := (*cehttp.UnsupportedError)(nil); errors.As(err, &u) {
+	if _, unsupported := errors.AsType[*cehttp.UnsupportedError](err); unsupported {
 		return problem{Status: http.StatusUnsupportedMediaType, Reason: "UnsupportedMediaType", Detail: err.Error()}
 	}
-	if b := (*message.BatchError)(nil); errors.As(err, &b) {
+	if b, bad := errors.AsType[*message.BatchError](err); bad {
 		p := problem{Status: http.StatusUnprocessableEntity, Reason: "BadMember", Detail: "members of the batch are no valid events; nothing of it was stored"}
 		for _, m := range b.Members[:min(len(b.Members), 100)] {
 			p.Errors = append(p.Errors, fault{Index: &m.Index, Detail: m.Err.Error()})

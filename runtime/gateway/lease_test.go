@@ -50,7 +50,7 @@ func TestLeaseTokenRoundTrip(t *testing.T) {
 	if r := got.request(); r.ID != "1" || r.Attribute(message.ReplyTo) != "inbox" || r.Attribute(message.Correlation) != "r1" {
 		t.Fatalf("got %v", r)
 	}
-	if sealed(t, s, &l) == sealed(t, s, &l) {
+	if first, second := sealed(t, s, &l), sealed(t, s, &l); first == second {
 		t.Fatal("two tokens are alike: the nonce is not random")
 	}
 }

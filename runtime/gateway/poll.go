@@ -13,10 +13,7 @@ import (
 // maxPolls bounds the long polls that wait at a replica.
 const maxPolls = 2000
 
-var (
-	errTooManyPolls = errors.New("too many long polls wait")
-	errPollsClosed  = errors.New("shutting down")
-)
+var errTooManyPolls = errors.New("too many long polls wait")
 
 // A pollDesk shares the deliveries of one source among long polls, the longest waiting first. Nothing is asked of the broker but while a
 // poll waits: a lease begins to run when the broker hands the message out.
@@ -41,17 +38,17 @@ type pollDesk struct {
 
 // poll is one long poll.
 type poll struct {
-	max  int
-	got  []driver.Delivery
-	err  error
-	done chan struct{} // closed when got or err is set
+	limit int
+	got   []driver.Delivery
+	err   error
+	done  chan struct{} // closed when got or err is set
 }
 
 func (d *pollDesk) init() { d.ctx, d.cancel = context.WithCancel(context.Background()) }
 
-// wait returns up to max deliveries, none when ctx ends first or the desk closes.
-func (d *pollDesk) wait(ctx context.Context, max int) ([]driver.Delivery, error) {
-	p := &poll{max: max, done: make(chan struct{})}
+// wait returns up to limit deliveries, none when ctx ends first or the desk closes.
+func (d *pollDesk) wait(ctx context.Context, limit int) ([]driver.Delivery, error) {
+	p := &poll{limit: limit, done: make(chan struct{})}
 	d.mu.Lock()
 	switch {
 	case d.closed:
@@ -95,7 +92,7 @@ func (d *pollDesk) demand() (int, context.Context) {
 	defer d.mu.Unlock()
 	n := 0
 	for _, p := range d.waiting {
-		n += p.max
+		n += p.limit
 	}
 	if n == 0 || d.closed {
 		d.running = false
@@ -172,7 +169,7 @@ func (d *pollDesk) hand(ds []driver.Delivery) []driver.Delivery {
 	for len(ds) > 0 && len(d.waiting) > 0 {
 		p := d.waiting[0]
 		d.waiting = append(d.waiting[:0], d.waiting[1:]...)
-		n := min(p.max, len(ds))
+		n := min(p.limit, len(ds))
 		p.got = append([]driver.Delivery(nil), ds[:n]...)
 		ds = ds[n:]
 		close(p.done)
@@ -189,13 +186,6 @@ func (d *pollDesk) fail(err error) {
 		close(p.done)
 	}
 	d.waiting = nil
-}
-
-// polls is how many wait.
-func (d *pollDesk) polls() int {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	return len(d.waiting)
 }
 
 // close ends every poll with nothing, at once, and closes the source.

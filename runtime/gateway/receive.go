@@ -2,7 +2,6 @@ package gateway
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"net/http"
 	"strconv"
@@ -17,6 +16,8 @@ import (
 const (
 	// maxMessages bounds what one receive gives.
 	maxMessages = 100
+	// maxLentBytes bounds the data of one receive, unless a single message is larger.
+	maxLentBytes = 8 << 20
 	// settleTimeout bounds one call to the broker about a lease.
 	settleTimeout = 5 * time.Second
 	defaultWait   = 20 * time.Second
@@ -33,7 +34,7 @@ const (
 func (m *Mailbox) openLeases(ctx context.Context) (driver.Source, error) {
 	return m.broker().Source(ctx, driver.SourceSpec{
 		Object: driverRef(m.plan.Object), Ordering: driver.Ordering(m.plan.Ordering),
-		Window:  driver.Window{Messages: maxMessages, Bytes: 64 << 20},
+		Window:  driver.Window{Messages: maxMessages, Bytes: maxLentBytes},
 		AckWait: time.Duration(m.plan.AckWait), Lease: true,
 	})
 }
@@ -128,15 +129,7 @@ func badArgument(detail string) problem {
 	return problem{Status: http.StatusBadRequest, Reason: "BadArgument", Detail: detail}
 }
 
-// lent is one message of an answer to a receive.
-type lent struct {
-	Lease      string          `json:"lease"`
-	Deliveries int             `json:"deliveries"`
-	Expires    string          `json:"expires"`
-	Event      json.RawMessage `json:"event"`
-}
-
-// lend answers with leases on ds.
+// lend answers with leases on ds: {"messages": [{"lease", "deliveries", "expires", "event"}]}.
 func (m *Mailbox) lend(w http.ResponseWriter, ds []driver.Delivery) {
 	as, err := m.sealer.aeads()
 	if err != nil {

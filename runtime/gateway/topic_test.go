@@ -146,7 +146,7 @@ type liveEvent struct{ id, event, data string }
 func (s *served) live(headers ...string) *sse {
 	s.t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, s.url+"/", nil)
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, s.url+"/", http.NoBody)
 	if err != nil {
 		s.t.Fatal(err)
 	}
