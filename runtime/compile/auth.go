@@ -1,6 +1,8 @@
 package compile
 
 import (
+	"strings"
+
 	"github.com/waybill-dev/waybill/api/v1alpha1"
 	"github.com/waybill-dev/waybill/runtime/plan"
 )
@@ -64,18 +66,8 @@ func exactlyOne(s *subject, field string, names []string, present ...bool) bool 
 	return n == 1
 }
 
-// list joins words: "a, b and c".
+// list joins two words or more: "a, b and c".
 func list(words []string, last string) string {
-	out := ""
-	for i, w := range words {
-		switch {
-		case i == 0:
-		case i == len(words)-1:
-			out += " " + last + " "
-		default:
-			out += ", "
-		}
-		out += w
-	}
-	return out
+	n := len(words) - 1
+	return strings.Join(words[:n], ", ") + " " + last + " " + words[n]
 }

@@ -1,6 +1,7 @@
 package compile
 
 import (
+	"slices"
 	"time"
 
 	"github.com/waybill-dev/waybill/api/v1alpha1"
@@ -183,10 +184,8 @@ func sqs() Protocol {
 // protocolOf returns the protocol that brokers of type t speak.
 func protocolOf(t v1alpha1.BrokerType) (Protocol, bool) {
 	for _, p := range Protocols() {
-		for _, u := range p.Types {
-			if u == t {
-				return p, true
-			}
+		if slices.Contains(p.Types, t) {
+			return p, true
 		}
 	}
 	return Protocol{}, false

@@ -6,7 +6,7 @@ import (
 	"slices"
 	"time"
 
-	"k8s.io/apimachinery/pkg/apis/meta/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/waybill-dev/waybill/api/v1alpha1"
@@ -201,7 +201,7 @@ func Compile(in Input) Result {
 // object is what every declared kind has.
 type object[T any] interface {
 	*T
-	v1.Object
+	metav1.Object
 }
 
 // items makes a subject of each declared object, sorted by name. Of two with the same name the one whose JSON sorts first is taken, and refused.

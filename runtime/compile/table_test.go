@@ -21,7 +21,7 @@ func TestEveryRefusalHasAnAlternative(t *testing.T) {
 			if !v.Type().Field(i).IsExported() {
 				continue
 			}
-			a, ok := v.Field(i).Interface().(Ability)
+			a, ok := reflect.TypeAssert[Ability](v.Field(i))
 			if ok && (!a.Can || a.Needs != "") && (a.How == "" || a.Instead == "") {
 				t.Errorf("%s, %s: %+v has no reason or no alternative", p.Name, v.Type().Field(i).Name, a)
 			}
