@@ -58,7 +58,7 @@ func (a *attributes) Iterator() traits.Iterator {
 	for i := range *a {
 		names[i] = types.String((*a)[i].Name)
 	}
-	return types.NewRefValList(values, names).(traits.Lister).Iterator()
+	return types.NewRefValList(values, names).Iterator()
 }
 
 func (a *attributes) Equal(other ref.Val) ref.Val {

@@ -1,6 +1,7 @@
 package expr
 
 import (
+	"slices"
 	"strings"
 
 	"cel.dev/cel-go/common/ast"
@@ -48,8 +49,8 @@ func bare(e ast.Expr) ast.Expr {
 
 // slot is where the variable of a loop stands; -1: name is none.
 func (d *director) slot(name string) int {
-	for i := len(d.locals) - 1; i >= 0; i-- {
-		if d.locals[i] == name {
+	for i, local := range slices.Backward(d.locals) {
+		if local == name {
 			return i
 		}
 	}

@@ -153,9 +153,8 @@ func (f *foreign) emitPresent(v *View, dst []byte) ([]byte, error) {
 
 // optionalPath is a way to a value in the text of which parts may be absent: data.?a.b.
 type optionalPath struct {
-	of     nodeFn
-	names  []string
-	demand int // how many names from the first on are not optional: none of them is absent
+	of    nodeFn
+	names []string
 }
 
 // optional recognises a path with .? in it.

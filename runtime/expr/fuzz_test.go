@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"math"
 	"math/big"
+	"slices"
 	"strings"
 	"testing"
 	"unicode/utf8"
@@ -202,11 +203,11 @@ func expression(t *rapid.T, depth int, vars []string) string {
 		return fmt.Sprintf("[dyn(%s), dyn(%s)]", sub(), sub())
 	case 6, 7:
 		v := of("x", "y", "a")
-		body := expression(t, depth-1, append(vars, v, v+".a", v+".b"))
+		body := expression(t, depth-1, append(slices.Clone(vars), v, v+".a", v+".b"))
 		return fmt.Sprintf("dyn(%s).%s(%s, dyn(%s))", sub(), of("map", "filter", "exists", "all"), v, body)
 	case 8:
 		v := of("x", "y")
-		inner := append(vars, v, v+".a")
+		inner := append(slices.Clone(vars), v, v+".a")
 		return fmt.Sprintf("dyn(%s).map(%s, dyn(%s), dyn(%s))", sub(), v, expression(t, depth-1, inner), expression(t, depth-1, inner))
 	case 9:
 		return fmt.Sprintf("dyn(%s).sum()", sub())

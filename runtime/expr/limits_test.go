@@ -79,8 +79,7 @@ func TestErrorsKeepDataToThemselves(t *testing.T) {
 		if strings.Contains(err.Error(), secret) || strings.Contains(err.Error(), "hunter") {
 			t.Errorf("%s: %v", source, err)
 		}
-		var e *Error
-		if !errors.As(err, &e) {
+		if _, ok := errors.AsType[*Error](err); !ok {
 			t.Errorf("%s: %T", source, err)
 		}
 	}

@@ -43,13 +43,13 @@ const (
 	maxText = 1 << 30
 )
 
-// errInvalid is a fault in a JSON text. It names the place, never the text.
-type errInvalid struct {
+// invalidError is a fault in a JSON text. It names the place, never the text.
+type invalidError struct {
 	at   int
 	what string
 }
 
-func (e *errInvalid) Error() string {
+func (e *invalidError) Error() string {
 	return fmt.Sprintf("not valid JSON at byte %d: %s", e.at, e.what)
 }
 
@@ -75,10 +75,10 @@ func parse(view *View, src []byte, nodes []node) ([]node, error) {
 		return p.nodes, err
 	}
 	if i = p.space(i); i != len(src) {
-		return p.nodes, &errInvalid{i, "something follows the value"}
+		return p.nodes, &invalidError{i, "something follows the value"}
 	}
 	if p.nonASCII && !utf8.Valid(src) {
-		return p.nodes, &errInvalid{invalidUTF8(src), "not UTF-8"}
+		return p.nodes, &invalidError{invalidUTF8(src), "not UTF-8"}
 	}
 	return p.nodes, nil
 }
@@ -127,7 +127,7 @@ func (p *parser) add() *node {
 func (p *parser) value(i, depth int, of name) (int, error) {
 	src := p.src
 	if i >= len(src) {
-		return i, &errInvalid{i, "a value is missing"}
+		return i, &invalidError{i, "a value is missing"}
 	}
 	start, escaped := i, false
 	var k kind
@@ -164,7 +164,7 @@ func (p *parser) value(i, depth int, of name) (int, error) {
 // aggregate reads the object or list at i.
 func (p *parser) aggregate(i, depth int, of name) (int, error) {
 	if depth == maxDepth {
-		return i, &errInvalid{i, fmt.Sprintf("nested deeper than %d levels", maxDepth)}
+		return i, &invalidError{i, fmt.Sprintf("nested deeper than %d levels", maxDepth)}
 	}
 	src := p.src
 	self := len(p.nodes)
@@ -187,7 +187,7 @@ func (p *parser) aggregate(i, depth int, of name) (int, error) {
 		var err error
 		if object {
 			if i >= len(src) || src[i] != '"' {
-				return i, &errInvalid{i, "a member's name is missing"}
+				return i, &invalidError{i, "a member's name is missing"}
 			}
 			member.start = uint32(i + 1)
 			if i, member.escaped, err = p.text(i + 1); err != nil {
@@ -196,7 +196,7 @@ func (p *parser) aggregate(i, depth int, of name) (int, error) {
 			member.end = uint32(i - 1)
 			if i >= len(src) || src[i] != ':' {
 				if i = p.space(i); i >= len(src) || src[i] != ':' {
-					return i, &errInvalid{i, "a colon is missing"}
+					return i, &invalidError{i, "a colon is missing"}
 				}
 			}
 			i = p.space(i + 1)
@@ -206,7 +206,7 @@ func (p *parser) aggregate(i, depth int, of name) (int, error) {
 		}
 		count++
 		if i = p.space(i); i >= len(src) {
-			return i, &errInvalid{i, "the text ends within a list or object"}
+			return i, &invalidError{i, "the text ends within a list or object"}
 		}
 		switch src[i] {
 		case ',':
@@ -216,14 +216,14 @@ func (p *parser) aggregate(i, depth int, of name) (int, error) {
 			n.end, n.count, n.skip = uint32(i+1), count, uint32(len(p.nodes)-self)
 			return i + 1, nil
 		default:
-			return i, &errInvalid{i, "a comma is missing"}
+			return i, &invalidError{i, "a comma is missing"}
 		}
 	}
 }
 
 func (p *parser) word(i int, w string) (int, error) {
 	if len(p.src)-i < len(w) || string(p.src[i:i+len(w)]) != w {
-		return i, &errInvalid{i, "no such word; JSON knows true, false and null"}
+		return i, &invalidError{i, "no such word; JSON knows true, false and null"}
 	}
 	return i + len(w), nil
 }
@@ -255,14 +255,14 @@ func (p *parser) text(i int) (end int, escaped bool, err error) {
 			escaped = true
 			n := escapeLength(src[i:])
 			if n == 0 {
-				return i, escaped, &errInvalid{i, "no such escape"}
+				return i, escaped, &invalidError{i, "no such escape"}
 			}
 			i += n
 		default:
-			return i, escaped, &errInvalid{i, "a control character in a string"}
+			return i, escaped, &invalidError{i, "a control character in a string"}
 		}
 	}
-	return i, escaped, &errInvalid{i, "a string without an end"}
+	return i, escaped, &invalidError{i, "a string without an end"}
 }
 
 // escapeLength is the length of the escape that b begins with, 0 when it is none.
@@ -299,15 +299,15 @@ func (p *parser) number(i int) (int, kind, error) {
 	i = p.digits(i)
 	switch {
 	case i == whole:
-		return start, k, &errInvalid{start, "no value begins like this"}
+		return start, k, &invalidError{start, "no value begins like this"}
 	case src[whole] == '0' && i > whole+1:
-		return start, k, &errInvalid{start, "a number with a leading zero"}
+		return start, k, &invalidError{start, "a number with a leading zero"}
 	}
 	if i < len(src) && src[i] == '.' {
 		k = kindDecimal
 		fraction := i + 1
 		if i = p.digits(fraction); i == fraction {
-			return start, k, &errInvalid{start, "a number without digits after its point"}
+			return start, k, &invalidError{start, "a number without digits after its point"}
 		}
 	}
 	if i < len(src) && (src[i] == 'e' || src[i] == 'E') {
@@ -318,7 +318,7 @@ func (p *parser) number(i int) (int, kind, error) {
 		}
 		exponent := i
 		if i = p.digits(i); i == exponent {
-			return start, k, &errInvalid{start, "a number without digits in its exponent"}
+			return start, k, &invalidError{start, "a number without digits in its exponent"}
 		}
 	}
 	return i, k, nil

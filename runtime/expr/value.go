@@ -253,7 +253,7 @@ func (l *list) Add(other ref.Val) ref.Val {
 	if l.count == 0 {
 		return o
 	}
-	return types.NewRefValList(values, l.vals()).(traits.Lister).Add(o)
+	return types.NewRefValList(values, l.vals()).Add(o)
 }
 
 func (l *list) vals() []ref.Val {

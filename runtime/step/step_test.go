@@ -2,6 +2,7 @@ package step
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -74,7 +75,7 @@ func left(b *flow.Batch) []string {
 
 func blame(t testing.TB, err error) flow.Blame {
 	t.Helper()
-	f, ok := err.(*flow.Fault)
+	f, ok := errors.AsType[*flow.Fault](err)
 	if !ok {
 		t.Fatalf("%v (%T) is no fault", err, err)
 	}
@@ -196,7 +197,7 @@ func TestEndedAttemptFailsWithItsOwnError(t *testing.T) {
 		b := batch(`[]`, `{}`)
 		stage(t, s).Process(ctx, b)
 		for _, in := range b.Inputs {
-			if in.Err != context.Canceled || in.Dropped != "" {
+			if !errors.Is(in.Err, context.Canceled) || in.Dropped != "" {
 				t.Errorf("%+v: %+v", s, in)
 			}
 		}
@@ -219,8 +220,8 @@ func TestDedupeMarksAfterConfirmation(t *testing.T) {
 		first, second := batch(`"a"`, `"b"`), batch(`"a"`)
 		d.Process(t.Context(), first)
 		d.Process(t.Context(), second)
-		if f := second.Inputs[0].Err.(*flow.Fault); f.Blame != flow.Broker {
-			t.Error(f)
+		if blame(t, second.Inputs[0].Err) != flow.Broker {
+			t.Error(second.Inputs[0].Err)
 		}
 		commit(d, second)
 		first.Fail(0, &flow.Fault{Blame: flow.Destination, Err: io.EOF})
