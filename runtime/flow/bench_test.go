@@ -61,8 +61,10 @@ func BenchmarkFlow(b *testing.B) {
 					src.keys = append(src.keys, fmt.Sprintf("key-%d", i))
 				}
 				f := New(Config{
-					Name:   "Pipeline/bench/bench",
-					Open:   func(context.Context, func(context.Context, []driver.Claim), func([]driver.Claim)) (driver.Source, error) { return src, nil },
+					Name: "Pipeline/bench/bench",
+					Open: func(context.Context, func(context.Context, []driver.Claim), func([]driver.Claim)) (driver.Source, error) {
+						return src, nil
+					},
 					Stages: []Stage{stageFunc(func(context.Context, *Batch) {})},
 					Policy: Policy{Ordering: ordering, MaxInFlight: max(64, 4*size), BatchSize: size, Retry: Retry{MaxAttempts: 10}},
 				})

@@ -54,9 +54,10 @@ func DeadLetter(m message.Message, d Death) message.Message {
 	if d.Last != "" {
 		attrs = append(attrs, message.Attribute{Name: message.LastError, Value: errorText(d.Last)})
 	}
-	m.Attributes = append(attrs,
+	attrs = append(attrs,
 		message.Attribute{Name: message.Origin, Value: d.Origin},
 		message.Attribute{Name: message.DeadTime, Value: d.Time.UTC().Format(time.RFC3339Nano)})
+	m.Attributes = attrs
 	return m
 }
 

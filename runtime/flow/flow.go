@@ -254,9 +254,18 @@ func (f *Flow) settleFirst(in *intake, ds []driver.Delivery) []driver.Delivery {
 	}
 	errs := in.src.Settle(f.settling, list)
 	if fl, ok := in.src.(flusher); ok {
-		if err := fl.Flush(f.settling); err != nil {
-			f.log.Warn("Messages were left to come again: they could not be acknowledged before their one attempt", "error", err)
-			return nil
+		// Until the broker has it they must not be handled, and once it was asked to take it they may not come again: so it is asked until
+		// it answers.
+		for pause := firstSettleRetry; ; pause = min(2*pause, lastSettleRetry) {
+			err := fl.Flush(f.settling)
+			if err == nil {
+				break
+			}
+			if errors.Is(err, driver.ErrStale) || f.settling.Err() != nil {
+				return nil
+			}
+			f.log.Warn("Messages cannot be acknowledged before their one attempt; trying again", "messages", len(ds), "error", err)
+			sleep(f.settling, f.jitter(pause))
 		}
 	}
 	if errs == nil {

@@ -128,7 +128,7 @@ func (f *Flow) take(w *worker, now time.Time) bool {
 			f.grab(w, f.dead.first, 1, now)
 		}
 	case f.breaker.open && !f.draining:
-		if l := f.probe(now); l != nil {
+		if l := f.probe(); l != nil {
 			f.grab(w, l, 1, now)
 		}
 		w.probe = len(w.items) > 0
@@ -154,7 +154,7 @@ func (f *Flow) take(w *worker, now time.Time) bool {
 
 // probe is the lane that the open breaker tries next: one that was not tried yet or whose backoff is over, else whichever comes first, but
 // none that the destination itself asked us to leave alone.
-func (f *Flow) probe(now time.Time) *lane {
+func (f *Flow) probe() *lane {
 	if f.ready.first != nil {
 		return f.ready.first
 	}

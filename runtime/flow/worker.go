@@ -47,8 +47,15 @@ type worker struct {
 
 func newWorker(f *Flow) *worker {
 	w := &worker{f: f}
-	w.ctx, w.cancel = context.WithCancel(f.attempts)
+	w.renew()
 	return w
+}
+
+// renew gives a worker whose attempt was cancelled by itself a context for the next.
+func (w *worker) renew() {
+	if w.ctx == nil || w.ctx.Err() != nil && w.f.attempts.Err() == nil {
+		w.ctx, w.cancel = context.WithCancel(w.f.attempts)
+	}
 }
 
 // serve is a worker's life: put back what it had, take what is next, handle it. It starts with its flow's lock free.
@@ -59,9 +66,7 @@ func (f *Flow) serve(w *worker) {
 	for {
 		now := time.Now()
 		f.finish(w, now)
-		if w.ctx.Err() != nil && f.attempts.Err() == nil {
-			w.ctx, w.cancel = context.WithCancel(f.attempts) // only its last attempt was cancelled
-		}
+		w.renew()
 		for !f.take(w, now) {
 			if f.over {
 				f.workers--
@@ -365,7 +370,7 @@ func (f *Flow) attempted(w *worker, i int, now time.Time) (kept, destination boo
 	case it.settled:
 		f.stats.Failed++
 		return false, false, 0
-	case in.Err == errHeld:
+	case errors.Is(in.Err, errHeld):
 		it.handlings--
 		return true, false, 0
 	case w.cancelled, it.revoked:

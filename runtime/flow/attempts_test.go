@@ -1,0 +1,486 @@
+package flow
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/waybill-dev/waybill/runtime/message"
+)
+
+func TestRetriesWithBackoffAndKeepsTheKeysOrder(t *testing.T) {
+	bubble(t, func(t *testing.T, r *rig) {
+		r.cfg.Policy.Retry.MaxAttempts = 10
+		var at []time.Duration
+		begin := time.Now()
+		r.sink.handle = func(_ context.Context, id string, attempt int) error {
+			if id != "a0" {
+				return nil
+			}
+			at = append(at, time.Since(begin))
+			switch attempt {
+			case 4:
+				return &Fault{Blame: Busy, After: time.Minute, Err: errors.New("HTTP 429")}
+			case 5:
+				return &Fault{Blame: Busy, After: time.Second, Err: errors.New("HTTP 503")}
+			case 6:
+				return nil
+			}
+			return refused
+		}
+		r.script.add("a0", "a1", "b0", "a2", "b1")
+		r.start()
+		after(time.Hour)
+		s := time.Second
+		// Backoff 1, 2, 4; then as long as was asked for; then at least the backoff of the fifth failure.
+		if want := []time.Duration{0, s, 3 * s, 7 * s, 67 * s, 83 * s}; !slices.Equal(at, want) {
+			t.Errorf("tried at %v, want %v", at, want)
+		}
+		if got := strings.Join(slices.DeleteFunc(strings.Fields(r.sink.got()), func(id string) bool { return id[0] != 'a' }), " "); got != "a0 a1 a2" {
+			t.Errorf("order of the key: %s", got)
+		}
+		if r.grave.ids() != "" {
+			t.Errorf("dead: %s", r.grave.ids())
+		}
+	})
+}
+
+func TestALoneFailingMessageUsesItsAttemptsUp(t *testing.T) {
+	bubble(t, func(t *testing.T, r *rig) {
+		r.sink.handle = func(_ context.Context, id string, attempt int) error {
+			if id == "a0" {
+				return fmt.Errorf("HTTP 500 number %d", attempt)
+			}
+			return nil
+		}
+		tell := r.listen()
+		m := message.Message{ID: "a0", Source: "/s", Key: "a", Data: []byte("x"), Attributes: []message.Attribute{{Name: "wbreason", Value: "old"}, {Name: "color", Value: "red"}}}
+		r.script.publish(m)
+		r.script.add("a1")
+		r.start()
+		after(time.Hour)
+		if n := r.sink.count("a0"); n != 3 {
+			t.Errorf("handled %d times, maxAttempts is 3", n)
+		}
+		if r.sink.got() != "a1" {
+			t.Errorf("the key does not go on: %s", r.sink.got())
+		}
+		if len(r.grave.ms) != 1 {
+			t.Fatalf("dead letters: %s", r.grave.ids())
+		}
+		d := r.grave.ms[0]
+		var got []string
+		for _, a := range d.Attributes {
+			got = append(got, a.Name+"="+a.Value)
+		}
+		want := []string{"color=red", "wbreason=AttemptsExhausted", "wbattempts=3", "wbfirsterror=HTTP 500 number 1", "wblasterror=HTTP 500 number 3",
+			"wborigin=Subscription/default/billing", "wbtime=2000-01-01T00:00:03Z"}
+		if !slices.Equal(got, want) || d.ID != "a0" || d.Source != "/s" || string(d.Data) != "x" {
+			t.Errorf("dead letter %s %s %v\nwant %v", d.ID, d.Source, got, want)
+		}
+		if left := r.script.undone(); left != nil {
+			t.Errorf("not settled: %v", left)
+		}
+		if told := tell(); len(told) != 2 || told[0].Outcome != DeadLettered || told[0].Reason != "AttemptsExhausted" || told[0].Err == "" {
+			t.Errorf("told %+v", told)
+		}
+		if s := r.flow.Stats(); s.DeadLettered[AttemptsExhausted] != 1 || s.Retried != 2 || s.Done != 1 {
+			t.Errorf("stats %+v", s)
+		}
+	})
+}
+
+func TestAnOutageIsNotPoison(t *testing.T) {
+	for name, fault := range map[string]error{"500": errDown, "refused": refused, "404": nowhere404, "429": &Fault{Blame: Busy, After: time.Second, Err: errors.New("HTTP 429")}} {
+		t.Run(name, func(t *testing.T) {
+			bubble(t, func(t *testing.T, r *rig) {
+				up := time.Now().Add(3 * time.Hour)
+				r.sink.handle = func(context.Context, string, int) error {
+					if time.Now().Before(up) {
+						return fault
+					}
+					return nil
+				}
+				r.script.add(append(numbered("-", 60), numbered("a", 60)...)...)
+				r.start()
+				after(time.Minute)
+				s := r.flow.Stats()
+				if s.State != DestinationDown || s.BreakerSince.IsZero() {
+					t.Errorf("after a minute of faults: %s, breaker since %s", s.State, s.BreakerSince)
+				}
+				// Not yet started, in handling when the breaker opened, and one for each probe.
+				if s.Window > hoard*r.cfg.Policy.MaxInFlight+openAfter+r.cfg.Policy.MaxInFlight+10 {
+					t.Errorf("%d messages are hoarded behind the breaker", s.Window)
+				}
+				tries := r.sink.total()
+				after(time.Hour)
+				if n := r.sink.total() - tries; n < 50 || n > 70 {
+					t.Errorf("%d probes in an hour with a backoff of a minute at most", n)
+				}
+				after(3 * time.Hour)
+				if r.grave.ids() != "" {
+					t.Errorf("an outage dead-lettered %s", r.grave.ids())
+				}
+				if left := r.script.undone(); left != nil {
+					t.Errorf("not delivered after the outage: %v", left)
+				}
+				if s := r.flow.Stats(); s.State != Running || !s.BreakerSince.IsZero() {
+					t.Errorf("after the outage: %s", s.State)
+				}
+			})
+		})
+	}
+}
+
+func TestTheBreakerOpensAtTheTenthFaultAndTakesTheCountsBack(t *testing.T) {
+	bubble(t, func(t *testing.T, r *rig) {
+		r.cfg.Policy.MaxInFlight = 3
+		r.cfg.Policy.Retry = Retry{MaxAttempts: 4, Initial: time.Second, Max: time.Second, Multiplier: 1}
+		var down atomic.Bool
+		down.Store(true)
+		r.sink.handle = func(_ context.Context, id string, _ int) error {
+			if down.Load() || id == "a0" {
+				return errDown
+			}
+			return nil
+		}
+		r.script.add("a0", "b0", "c0")
+		r.start()
+		after(2500 * time.Millisecond)
+		if s := r.flow.Stats(); !s.BreakerSince.IsZero() || r.sink.total() != 9 {
+			t.Fatalf("after %d faults: open since %s", r.sink.total(), s.BreakerSince)
+		}
+		after(time.Second)
+		if s := r.flow.Stats(); s.BreakerSince.IsZero() {
+			t.Fatalf("closed after %d faults", r.sink.total())
+		}
+		down.Store(false)
+		after(time.Hour)
+		if r.sink.got() != "b0 c0" && r.sink.got() != "c0 b0" {
+			t.Errorf("stored %q", r.sink.got())
+		}
+		if r.grave.ids() != "a0" {
+			t.Errorf("dead: %q", r.grave.ids())
+		}
+		// Its counts of the run were taken back: it had all of its four attempts after the destination was well again.
+		if got := r.grave.ms[0].Attribute(message.Attempts); got != "4" {
+			t.Errorf("attempts %s", got)
+		}
+		if n := r.sink.count("a0"); n < 7 || n > 9 {
+			t.Errorf("a0 was handled %d times: up to 4 of the run, perhaps a probe, and 4 that count", n)
+		}
+	})
+}
+
+func TestThreeMessagesOrMoreInARunAreNotDeadLettered(t *testing.T) {
+	bubble(t, func(t *testing.T, r *rig) {
+		r.cfg.Policy.Retry = Retry{MaxAttempts: 2, Initial: time.Second, Max: time.Second, Multiplier: 1}
+		r.sink.handle = func(context.Context, string, int) error { return errDown }
+		r.script.add("a0", "b0")
+		r.start()
+		after(time.Minute)
+		if got := r.grave.ids(); got != "a0 b0" && got != "b0 a0" {
+			t.Errorf("two messages alone: dead %q", got)
+		}
+		r.script.add("c0", "d0", "e0")
+		after(time.Hour)
+		if len(r.grave.ms) != 2 {
+			t.Errorf("dead %q, although the run covers five messages", r.grave.ids())
+		}
+	})
+}
+
+func TestTheBreakerFindsTheHealthyMessageAmongPoison(t *testing.T) {
+	bubble(t, func(t *testing.T, r *rig) {
+		r.sink.handle = func(_ context.Context, id string, _ int) error {
+			if id[0] == 'p' {
+				return errDown
+			}
+			return nil
+		}
+		r.script.add("p0", "pp0", "ppp0", "pppp0")
+		r.start()
+		after(time.Hour)
+		if r.flow.Stats().State != DestinationDown {
+			t.Fatalf("state %s", r.flow.Stats().State)
+		}
+		r.script.add("a0", "b0")
+		after(5 * time.Minute)
+		if r.sink.got() != "a0 b0" {
+			t.Errorf("stored %q: a destination that is well stays behind the breaker", r.sink.got())
+		}
+	})
+}
+
+func TestUnreachableNeverCounts(t *testing.T) {
+	bubble(t, func(t *testing.T, r *rig) {
+		r.cfg.Policy.Retry.Max = time.Second
+		r.sink.handle = func(_ context.Context, _ string, attempt int) error {
+			if attempt <= 500 {
+				return refused
+			}
+			return nil
+		}
+		r.script.add("a0")
+		r.start()
+		after(time.Hour)
+		if r.sink.got() != "a0" || r.grave.ids() != "" {
+			t.Errorf("stored %q, dead %q", r.sink.got(), r.grave.ids())
+		}
+	})
+}
+
+func TestAddressFaultsCountOnceAnotherMessageGotThrough(t *testing.T) {
+	bubble(t, func(t *testing.T, r *rig) {
+		r.cfg.Policy.Retry = Retry{MaxAttempts: 3, Initial: time.Second, Max: time.Second, Multiplier: 1}
+		r.sink.handle = func(_ context.Context, id string, _ int) error {
+			if id == "a0" {
+				return nowhere404
+			}
+			return nil
+		}
+		r.script.add("a0")
+		r.start()
+		after(10 * time.Minute)
+		if r.grave.ids() != "" {
+			t.Fatalf("a wrong path dead-lettered %s", r.grave.ids())
+		}
+		tries := r.sink.count("a0")
+		r.script.add("b0")
+		after(time.Minute)
+		if r.grave.ids() != "a0" {
+			t.Fatalf("dead %q", r.grave.ids())
+		}
+		if n := r.sink.count("a0") - tries; n != 3 {
+			t.Errorf("%d attempts since another message got through, maxAttempts is 3", n)
+		}
+		if got := r.grave.ms[0].Attribute(message.Attempts); got != "3" {
+			t.Errorf("wbattempts %s", got)
+		}
+	})
+}
+
+func TestBrokerFaultsNeitherCountNorOpenTheBreaker(t *testing.T) {
+	bubble(t, func(t *testing.T, r *rig) {
+		r.cfg.Policy.Retry.Max = time.Second
+		r.sink.handle = func(_ context.Context, _ string, attempt int) error {
+			if attempt <= 100 {
+				return &Fault{Blame: Broker, Err: errors.New("the broker is away")}
+			}
+			return nil
+		}
+		r.script.add("a0", "b0", "c0", "d0")
+		r.start()
+		after(50 * time.Second)
+		if s := r.flow.Stats(); s.State != Running {
+			t.Errorf("state %s", s.State)
+		}
+		after(time.Hour)
+		if len(strings.Fields(r.sink.got())) != 4 || r.grave.ids() != "" {
+			t.Errorf("stored %q, dead %q", r.sink.got(), r.grave.ids())
+		}
+	})
+}
+
+func TestTerminalIsParkedAtOnceAndTheKeyGoesOn(t *testing.T) {
+	bubble(t, func(t *testing.T, r *rig) {
+		r.cfg.Policy.BatchSize = 8
+		r.sink.handle = func(_ context.Context, id string, _ int) error {
+			if id == "a2" {
+				return poison
+			}
+			return nil
+		}
+		r.script.add(numbered("a", 6)...)
+		r.start()
+		after(0)
+		if r.sink.got() != "a0 a1 a3 a4 a5" || r.grave.ids() != "a2" || r.sink.count("a2") != 1 || r.sink.count("a3") != 1 {
+			t.Errorf("stored %q, dead %q, tries %v", r.sink.got(), r.grave.ids(), r.sink.tries)
+		}
+		if got := r.grave.ms[0].Attribute(message.Reason) + r.grave.ms[0].Attribute(message.Attempts); got != "Terminal1" {
+			t.Error(got)
+		}
+	})
+}
+
+func TestBlockStopsTheKeyUntilItIsMended(t *testing.T) {
+	for name, fault := range map[string]error{"terminal": poison, "exhausted": errDown} {
+		t.Run(name, func(t *testing.T) {
+			bubble(t, func(t *testing.T, r *rig) {
+				r.cfg.Policy.OnFailure = Block
+				var mended atomic.Bool
+				r.sink.handle = func(_ context.Context, id string, _ int) error {
+					if id == "a1" && !mended.Load() {
+						return fault
+					}
+					return nil
+				}
+				r.script.add("a0", "a1", "b0", "a2", "b1", "a3")
+				r.start()
+				after(time.Hour)
+				if s := r.flow.Stats(); s.State != BlockedKeys || s.Blocked != 1 || s.Window != 3 {
+					t.Errorf("state %s, %d blocked, window %d", s.State, s.Blocked, s.Window)
+				}
+				if n := r.sink.count("a1"); n < 55 || n > 65 {
+					t.Errorf("tried %d times in an hour with backOff.max of a minute", n)
+				}
+				mended.Store(true)
+				after(time.Minute)
+				if got := r.sink.got(); !strings.HasSuffix(got, "a1 a2 a3") || r.grave.ids() != "" {
+					t.Errorf("stored %q, dead %q", got, r.grave.ids())
+				}
+				if s := r.flow.Stats(); s.State != Running || s.Blocked != 0 {
+					t.Errorf("state %s, %d blocked", s.State, s.Blocked)
+				}
+			})
+		})
+	}
+}
+
+func TestABlockedKeysFollowersDoNotStopTheOthers(t *testing.T) {
+	bubble(t, func(t *testing.T, r *rig) {
+		r.cfg.Policy.OnFailure = Block
+		r.sink.handle = func(_ context.Context, id string, _ int) error {
+			if id == "a0" {
+				return poison
+			}
+			return nil
+		}
+		r.script.add(numbered("a", 80)...) // five times what may be held unstarted, yet less than the window
+		r.script.add("b0")
+		r.start()
+		after(0)
+		if r.sink.got() != "b0" {
+			t.Errorf("stored %q", r.sink.got())
+		}
+		r.script.add(numbered("a", 40)...)
+		after(0)
+		r.script.add("b1")
+		after(time.Second)
+		if s := r.flow.Stats(); s.State != RetryWindowFull || s.Window != 100 || r.sink.got() != "b0" {
+			t.Errorf("state %s, window %d, stored %q", s.State, s.Window, r.sink.got())
+		}
+	})
+}
+
+func TestAPanicStaysWithItsMessage(t *testing.T) {
+	bubble(t, func(t *testing.T, r *rig) {
+		r.cfg.Policy.BatchSize = 8
+		r.sink.handle = func(_ context.Context, id string, _ int) error {
+			if id == "c0" {
+				var nobody *rig
+				nobody.t.Log(id)
+			}
+			return nil
+		}
+		r.script.add("a0", "b0", "c0", "c1", "d0")
+		r.start()
+		after(time.Hour)
+		if r.grave.ids() != "c0" || !strings.Contains(r.grave.ms[0].Attribute(message.LastError), "panicked") {
+			t.Errorf("dead %q", r.grave.ids())
+		}
+		if left := r.script.undone(); left != nil {
+			t.Errorf("not settled: %v", left)
+		}
+		if n := r.sink.count("c0"); n != 1+3 {
+			t.Errorf("c0 was handled %d times: once with its batch, three times alone", n)
+		}
+	})
+}
+
+func TestADeadLetterThatIsAwayLosesNothing(t *testing.T) {
+	bubble(t, func(t *testing.T, r *rig) {
+		r.grave.fail = func() error { return errors.New("no stream") }
+		r.sink.handle = func(_ context.Context, id string, _ int) error {
+			if id == "a0" {
+				return poison
+			}
+			return nil
+		}
+		r.script.add("a0", "a1", "b0")
+		r.start()
+		after(time.Hour)
+		if s := r.flow.Stats(); s.State != DeadLetterDown || s.Window != 2 || r.sink.got() != "b0" {
+			t.Errorf("state %s, window %d, stored %q", s.State, s.Window, r.sink.got())
+		}
+		r.grave.mu.Lock()
+		r.grave.fail = nil
+		r.grave.mu.Unlock()
+		after(time.Hour)
+		if r.grave.ids() != "a0" || r.sink.got() != "b0 a1" || r.sink.count("a0") != 1 {
+			t.Errorf("dead %q, stored %q, tried %v", r.grave.ids(), r.sink.got(), r.sink.tries)
+		}
+		if s := r.flow.Stats(); s.State != Running {
+			t.Errorf("state %s", s.State)
+		}
+	})
+}
+
+func TestADropThatReachedTheDestinationClosesTheBreaker(t *testing.T) {
+	bubble(t, func(t *testing.T, r *rig) {
+		var down atomic.Bool
+		down.Store(true)
+		r.cfg.Stages = []Stage{stageFunc(func(_ context.Context, b *Batch) {
+			for _, e := range b.Events {
+				if down.Load() {
+					b.Fail(e.Input, errDown)
+				} else {
+					b.Inputs[e.Input].Dropped, b.Inputs[e.Input].Reached = "no content", true
+				}
+			}
+		})}
+		r.script.add(numbered("-", 12)...)
+		r.start()
+		after(time.Minute)
+		if s := r.flow.Stats(); s.State != DestinationDown {
+			t.Fatalf("state %s", s.State)
+		}
+		down.Store(false)
+		after(10 * time.Minute)
+		if s := r.flow.Stats(); s.State != Running || s.Dropped["no content"] != 12 {
+			t.Errorf("stats %+v", s)
+		}
+	})
+}
+
+func TestThreeRestartsDeadLetterNothingHealthy(t *testing.T) {
+	bubble(t, func(t *testing.T, r *rig) {
+		r.cfg.Policy.Retry.MaxAttempts = 2
+		starts := 0
+		r.sink.handle = func(ctx context.Context, id string, _ int) error {
+			if starts < 4 {
+				if id[0] == 'f' {
+					return errDown // one failed attempt in each life
+				}
+				return wait(ctx, time.Hour) // cancelled by each shutdown
+			}
+			return nil
+		}
+		r.script.add("a0", "a1", "b0", "c0", "f0")
+		for starts = 1; starts <= 3; starts++ {
+			r.start()
+			after(100 * time.Millisecond)
+			r.drain(100 * time.Millisecond)
+		}
+		r.start()
+		after(time.Minute)
+		if r.grave.ids() != "" || len(strings.Fields(r.sink.got())) != 5 {
+			t.Errorf("dead %q, stored %q", r.grave.ids(), r.sink.got())
+		}
+	})
+}
+
+func TestErrorTextIsFitForAnAttribute(t *testing.T) {
+	got := errorText(strings.Repeat("ä", 600) + "\n")
+	if len(got) != 1024 || strings.ContainsAny(got, "\r\n") {
+		t.Errorf("%d bytes", len(got))
+	}
+	if got := errorText("a\r\nb\xff"); got != "a  b?" {
+		t.Errorf("%q", got)
+	}
+}
