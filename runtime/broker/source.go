@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -330,10 +331,26 @@ func (s *Source) mark(o *openSource, list []driver.Settlement) (errs []error) {
 	return errs
 }
 
+// A forwarded holds copies of what is being settled, for its claims are the driver's own.
+type forwarded struct {
+	list []driver.Settlement
+	ds   []driver.Delivery
+}
+
+var forwards = sync.Pool{New: func() any { return new(forwarded) }}
+
+func (b *forwarded) free() {
+	clear(b.list)
+	clear(b.ds)
+	forwards.Put(b)
+}
+
 // forward passes settlements on under the driver's own claims.
 func (s *Source) forward(ctx context.Context, o *openSource, list []driver.Settlement) []error {
-	inner := make([]driver.Settlement, 0, len(list))
-	ds := make([]driver.Delivery, len(list))
+	buf := forwards.Get().(*forwarded)
+	defer buf.free()
+	inner, ds := buf.list[:0], slices.Grow(buf.ds[:0], len(list))[:len(list)]
+	buf.ds = ds
 	var errs []error
 	var at []int // where inner lacks an entry of list: the index of each
 	for i := range list {
@@ -355,6 +372,7 @@ func (s *Source) forward(ctx context.Context, o *openSource, list []driver.Settl
 		}
 		inner = append(inner, driver.Settlement{D: &ds[i], Verb: list[i].Verb, After: list[i].After})
 	}
+	buf.list = inner
 	if len(inner) == 0 {
 		return errs
 	}
