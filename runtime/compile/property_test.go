@@ -224,6 +224,17 @@ func checkPlan(t failer, o *Outcome) {
 		}
 		made[obj.Ref] = true
 	}
+	own := 0
+	for _, obj := range p.Objects {
+		if obj.Owner == o.Resource.String() {
+			own++
+		} else if obj.Kind == "Group" {
+			t.Fatalf("%s: the position %+v is another resource's", o.Resource, obj)
+		}
+	}
+	if len(o.Owned()) != own {
+		t.Fatalf("%s owns %v, of %v", o.Resource, o.Owned(), p.Objects)
+	}
 	for _, r := range refs(p) {
 		if !made[r] {
 			t.Fatalf("%s uses %+v, which is not among its objects", o.Resource, r)
