@@ -78,7 +78,7 @@ func (b *Broker) Publisher(ref driver.Ref) *Publisher {
 
 // Settler settles leases from anywhere; nil where the broker cannot, and while no session is there.
 func (b *Broker) Settler() driver.Settler {
-	if conn, _ := b.consume.current(); conn != nil {
+	if conn := b.consume.current(); conn != nil {
 		return conn.Settler()
 	}
 	return nil
@@ -210,8 +210,7 @@ func passing(conn driver.Conn, err error) (bool, time.Duration) {
 }
 
 func pauseOf(err error) time.Duration {
-	var t *driver.ThrottledError
-	if errors.As(err, &t) {
+	if t, ok := errors.AsType[*driver.ThrottledError](err); ok {
 		return t.After
 	}
 	return 0

@@ -23,8 +23,8 @@ func within(t *testing.T) context.Context {
 	return ctx
 }
 
-// real is a broker over an embedded NATS server, with one topic and one ordered group on it.
-func real(t *testing.T) (*broker.Broker, driver.SourceSpec) {
+// embedded is a broker over an embedded NATS server, with one topic and one ordered group on it.
+func embedded(t *testing.T) (*broker.Broker, driver.SourceSpec) {
 	t.Helper()
 	server, err := nats.StartEmbedded(within(t), nats.EmbeddedConfig{Dir: t.TempDir()})
 	if err != nil {
@@ -86,7 +86,7 @@ func get(t *testing.T, src driver.Source, n int) []driver.Delivery {
 }
 
 func TestOrderedNATSSettlesInAnyOrder(t *testing.T) {
-	b, spec := real(t)
+	b, spec := embedded(t)
 	if errs := b.Publisher(spec.Object).Publish(within(t), orders(0, 10, 3)); errs != nil {
 		t.Fatal(errs)
 	}
@@ -123,7 +123,7 @@ func TestOrderedNATSSettlesInAnyOrder(t *testing.T) {
 // A flow over a real server, restarted again and again with little time to drain: nothing is lost, and each key's first deliveries are in order.
 func TestFlowOverNATSAcrossRestarts(t *testing.T) {
 	const total, keys = 3000, 50
-	b, spec := real(t)
+	b, spec := embedded(t)
 	published := make(chan []error, 1)
 	go func() {
 		var failed []error

@@ -55,11 +55,11 @@ func (s *session) set(conn driver.Conn, away error) {
 	s.changed = make(chan struct{})
 }
 
-// current is the connection and its life's number; nil while away.
-func (s *session) current() (driver.Conn, uint64) {
+// current is the connection; nil while away.
+func (s *session) current() driver.Conn {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.conn, s.life
+	return s.conn
 }
 
 func (s *session) last() driver.Conn {
@@ -145,7 +145,7 @@ func (s *session) run() {
 // hold keeps the session while it lives, exchanging it when asked to; false when the broker is being closed.
 func (s *session) hold(ctx context.Context) bool {
 	for {
-		conn, _ := s.current()
+		conn := s.current()
 		select {
 		case <-ctx.Done():
 			return false
@@ -223,7 +223,7 @@ func (s *session) discard(conn driver.Conn) {
 }
 
 func (s *session) close(ctx context.Context) error {
-	conn, _ := s.current()
+	conn := s.current()
 	s.set(nil, fmt.Errorf("broker %s: %w", s.b.cfg.Name, ErrClosed))
 	if conn == nil {
 		return nil

@@ -77,8 +77,8 @@ func (b *Broker) Source(ctx context.Context, spec driver.SourceSpec) (driver.Sou
 		if err == nil {
 			return s, nil
 		}
-		var failed *openError
-		if !errors.As(err, &failed) {
+		failed, ok := errors.AsType[*openError](err)
+		if !ok {
 			return nil, err
 		}
 		if again, after := passing(failed.conn, failed.err); !again || !sleep(ctx, s.wait.pause(after)) {
@@ -159,8 +159,7 @@ func (s *Source) Receive(ctx context.Context, into []driver.Delivery) (int, erro
 			if ctx.Err() != nil {
 				return 0, nil
 			}
-			var failed *openError
-			if errors.As(err, &failed) {
+			if failed, ok := errors.AsType[*openError](err); ok {
 				if again, after := passing(failed.conn, failed.err); again {
 					s.pause(ctx, nil, after)
 					continue

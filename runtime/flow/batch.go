@@ -98,6 +98,12 @@ func (b *Batch) Held(input int) bool {
 	return false
 }
 
+// terminal reports whether an error is the message's own fault, whatever stands before it.
+func terminal(err error) bool {
+	f, ok := errors.AsType[*Fault](err)
+	return ok && f.Blame == Message
+}
+
 // compact removes the events of failed inputs and holds back what comes after a failed one in its lane: it must not overtake.
 func (b *Batch) compact() {
 	failed := false
@@ -107,9 +113,13 @@ func (b *Batch) compact() {
 		switch {
 		case in.Err != nil:
 			failed = true
-			if b.lanes != nil {
-				behind = b.lanes[i]
+			if b.lanes == nil {
+				continue
 			}
+			if b.lanes[i] == behind && !terminal(in.Err) {
+				in.Err = errHeld // whatever a stage said of it: it was not its turn
+			}
+			behind = b.lanes[i]
 		case behind != nil && b.lanes[i] == behind && in.Dropped == "":
 			in.Err = errHeld
 		}

@@ -81,9 +81,9 @@ func (f *Flow) through(now time.Time) {
 // judge decides what follows from a failed attempt; it returns whether it was the destination's fault and for how long that asked to be left
 // alone. The counting is docs/guarantees.md to the letter.
 func (f *Flow) judge(it *item, err error, now time.Time) (destination bool, after time.Duration) {
-	fault := &Fault{Err: err}
-	if !errors.As(err, &fault) {
-		fault.Blame = Destination
+	fault, ok := errors.AsType[*Fault](err)
+	if !ok {
+		fault = &Fault{Blame: Destination, Err: err}
 	}
 	it.errNow = err.Error()
 	if it.firstErr == "" {

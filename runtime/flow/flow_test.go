@@ -105,6 +105,60 @@ func TestWhatExpiredBeforeItsStartIsDropped(t *testing.T) {
 	}
 }
 
+func TestAtMostOnceTriesEachOfAKeyOnce(t *testing.T) {
+	bubble(t, func(t *testing.T, r *rig) {
+		r.cfg.Policy.AtMostOnce = true
+		r.cfg.Policy.BatchSize = 8
+		r.sink.handle = func(_ context.Context, id string, attempt int) error {
+			if attempt != 1 {
+				t.Errorf("attempt %d of %s", attempt, id)
+			}
+			if id == "a1" || id == "a2" {
+				return refused
+			}
+			return nil
+		}
+		tell := r.listen()
+		r.script.add(numbered("a", 5)...)
+		r.start()
+		after(time.Minute)
+		if got := strings.Join(r.sink.tries, " "); got != "a0 a1 a2 a3 a4" {
+			t.Errorf("handled %s", got)
+		}
+		if s := r.flow.Stats(); s.Done != 3 || s.Failed != 2 || len(tell()) != 5 {
+			t.Errorf("%d done, %d failed, told of %d", s.Done, s.Failed, len(tell()))
+		}
+	})
+}
+
+func TestWhatStandsBehindAFailureIsNotJudged(t *testing.T) {
+	bubble(t, func(t *testing.T, r *rig) {
+		r.cfg.Policy.BatchSize = 8
+		attempts := map[string]int{}
+		r.cfg.Stages = []Stage{stageFunc(func(_ context.Context, b *Batch) {
+			for i := range b.Inputs {
+				id, attempt := b.Inputs[i].Delivery.Message.ID, b.Inputs[i].Attempt
+				switch {
+				case id == "a1" && attempt == 1, id == "a2" && attempt == 1 && attempts["a1"] == 0:
+					b.Fail(i, errDown) // the second of them says so of what was never sent
+				case id == "a3":
+					b.Fail(i, poison)
+				}
+			}
+			for i := range b.Inputs {
+				attempts[b.Inputs[i].Delivery.Message.ID] = b.Inputs[i].Attempt
+			}
+		})}
+		r.script.add(numbered("a", 5)...)
+		r.start()
+		after(time.Second)
+		// a2 is not made to wait for a failure of its own once a1 has gone through, and poison is poison wherever it stands.
+		if left := r.script.undone(); left != nil || attempts["a2"] != 1 || r.grave.ids() != "a3" {
+			t.Errorf("left %v, attempts %v, dead %q", left, attempts, r.grave.ids())
+		}
+	})
+}
+
 func TestAtMostOnceSettlesFirstAndTriesOnce(t *testing.T) {
 	bubble(t, func(t *testing.T, r *rig) {
 		r.cfg.Policy.AtMostOnce = true

@@ -123,7 +123,7 @@ func (w *worker) attempt() {
 		in := &b.Inputs[i]
 		switch {
 		case w.stale[i] || it.gone.Load():
-		case in.Err != nil && it.settled:
+		case in.Err != nil && it.settled && (w.cancelled || !errors.Is(in.Err, errHeld)):
 			w.told = append(w.told, Settled{Delivery: &it.d, Outcome: Failed, Err: errorText(in.Err.Error())})
 		case in.Err != nil:
 		case in.Dropped != "":
@@ -367,12 +367,12 @@ func (f *Flow) attempted(w *worker, i int, now time.Time) (kept, destination boo
 			f.stats.Done++
 		}
 		return false, false, 0
+	case errors.Is(in.Err, errHeld) && !w.cancelled:
+		it.handlings--
+		return true, false, 0
 	case it.settled:
 		f.stats.Failed++
 		return false, false, 0
-	case errors.Is(in.Err, errHeld):
-		it.handlings--
-		return true, false, 0
 	case w.cancelled, it.revoked:
 		return true, false, 0
 	case w.panicked && len(w.items) > 1:
