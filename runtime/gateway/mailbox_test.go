@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/waybill-dev/waybill/runtime/broker/driver"
+	"github.com/waybill-dev/waybill/runtime/gateway"
 	"github.com/waybill-dev/waybill/runtime/plan"
 )
 
@@ -469,4 +470,16 @@ func TestMailboxReceiveIsBoundedInBytes(t *testing.T) {
 		}
 		got += len(ls)
 	}
+}
+
+func TestMailboxPausedTakesMessagesAndHandsOutNone(t *testing.T) {
+	r := newRig(t)
+	r.queue("m")
+	deps := r.deps("Mailbox", "m")
+	deps.Paused = true
+	m := r.serve(gateway.NewMailbox(plan.Mailbox{Object: plan.Ref{Broker: brokerName, Kind: "Queue", Name: "m"}, Mode: "Leases", Ordering: "None",
+		AckWait: plan.Duration(6 * time.Second), MaxMessageBytes: 1 << 10}, deps))
+	m.post("/messages", "a").want(http.StatusAccepted)
+	m.none2("wait=1s")
+	r.mailbox("m").one()
 }

@@ -31,7 +31,7 @@ const brokerName = "default/main"
 
 // rig is an embedded broker with all that handlers need.
 type rig struct {
-	t       *testing.T
+	t       testing.TB
 	server  *nats.Embedded
 	broker  *broker.Broker
 	desk    *reply.Desk
@@ -50,7 +50,7 @@ func within(t testing.TB) context.Context {
 	return ctx
 }
 
-func newRig(t *testing.T) *rig {
+func newRig(t testing.TB) *rig {
 	t.Helper()
 	r := &rig{t: t, secrets: map[string]string{}, keys: [][]byte{[]byte("a key of sixteen bytes or more")}}
 	var err error
@@ -121,7 +121,7 @@ func (r *rig) deps(kind, name string) gateway.Deps {
 
 // served is a handler behind a real HTTP server.
 type served struct {
-	t     *testing.T
+	t     testing.TB
 	url   string
 	close func()
 }
@@ -152,7 +152,7 @@ func (r *rig) serve(h drainer) *served {
 
 // got is an answer.
 type got struct {
-	t      *testing.T
+	t      testing.TB
 	status int
 	header http.Header
 	body   string
@@ -229,7 +229,7 @@ type lent struct {
 	Event      json.RawMessage
 }
 
-func (l lent) event(t *testing.T) message.Message {
+func (l lent) event(t testing.TB) message.Message {
 	t.Helper()
 	m, err := message.ParseJSON(l.Event)
 	if err != nil {
@@ -280,7 +280,7 @@ func (r *rig) newMailbox(name string, change ...func(*plan.Mailbox)) *gateway.Ma
 	return gateway.NewMailbox(p, r.deps("Mailbox", name))
 }
 
-func eventually(t *testing.T, what string, ok func() bool) {
+func eventually(t testing.TB, what string, ok func() bool) {
 	t.Helper()
 	deadline, again := time.After(10*time.Second), time.NewTicker(5*time.Millisecond)
 	defer again.Stop()

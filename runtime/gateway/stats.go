@@ -13,6 +13,7 @@ type Stats struct {
 	Replies  int64 // requests answered with a reply or receipt
 	Failed   int64 // requests whose message was dead-lettered
 	TimedOut int64 // requests without an answer in time
+	Waiting  int64 // requests that wait for an answer now
 
 	Leased, Acked, Nacked, Rejected, Replied, Extended int64
 	LeasesEnded                                        int64 // calls that came too late
@@ -27,7 +28,7 @@ type Stats struct {
 
 type counters struct {
 	stored, accepted, lost, buffered                   atomic.Int64
-	replies, failed, timedOut                          atomic.Int64
+	replies, failed, timedOut, waiting                 atomic.Int64
 	leased, acked, nacked, rejected, replied, extended atomic.Int64
 	ended, dead, expired, polls, live, gaps            atomic.Int64
 	byStatus                                           [600]atomic.Int64
@@ -40,7 +41,7 @@ func (f *front) Stats() Stats {
 	c := &f.stats
 	s := Stats{
 		Stored: c.stored.Load(), Accepted: c.accepted.Load(), Lost: c.lost.Load(), Buffered: c.buffered.Load(), Bytes: f.budget.used.Load(),
-		Replies: c.replies.Load(), Failed: c.failed.Load(), TimedOut: c.timedOut.Load(),
+		Replies: c.replies.Load(), Failed: c.failed.Load(), TimedOut: c.timedOut.Load(), Waiting: c.waiting.Load(),
 		Leased: c.leased.Load(), Acked: c.acked.Load(), Nacked: c.nacked.Load(), Rejected: c.rejected.Load(), Replied: c.replied.Load(), Extended: c.extended.Load(),
 		LeasesEnded: c.ended.Load(), DeadLettered: c.dead.Load(), Expired: c.expired.Load(), Polls: c.polls.Load(), Live: c.live.Load(), Gaps: c.gaps.Load(),
 	}

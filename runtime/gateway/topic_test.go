@@ -135,7 +135,7 @@ func TestTopicSchemaThatCannotBeUsed(t *testing.T) {
 
 // sse reads a stream of live events.
 type sse struct {
-	t      *testing.T
+	t      testing.TB
 	lines  chan string
 	cancel context.CancelFunc
 	wg     sync.WaitGroup

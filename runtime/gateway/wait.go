@@ -12,6 +12,9 @@ import (
 	"github.com/waybill-dev/waybill/runtime/reply"
 )
 
+// maxWaiting bounds the requests that wait for an answer at one handler.
+const maxWaiting = 10_000
+
 // errTimeout is why a wait for an answer ended.
 var errTimeout = errors.New("timeout")
 
@@ -32,6 +35,12 @@ func (f *front) ask(w http.ResponseWriter, r *http.Request, b *broker.Broker, de
 	if f.refuseAway(w, b) {
 		return
 	}
+	if f.stats.waiting.Add(1) > maxWaiting {
+		f.stats.waiting.Add(-1)
+		f.refuse(w, problem{Status: http.StatusServiceUnavailable, Reason: "TooManyRequests", Detail: "too many requests wait for an answer at this replica; try again", RetryAfter: time.Second})
+		return
+	}
+	defer f.stats.waiting.Add(-1)
 	ctx, cancel := context.WithTimeoutCause(r.Context(), q.timeout, errTimeout)
 	defer cancel()
 	m := &in.events[0]
@@ -50,6 +59,7 @@ func (f *front) ask(w http.ResponseWriter, r *http.Request, b *broker.Broker, de
 		if !f.storeOne(ctx, w, in) {
 			return
 		}
+		in.events[0] = message.Message{} // its data need not stay in memory while we wait
 	}
 	a, err := call.Wait(ctx)
 	if err != nil {
