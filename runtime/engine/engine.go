@@ -68,7 +68,7 @@ func New(host Host) *Engine {
 }
 
 // Start runs plans. It returns when each of them runs or has failed for the first time, or when ctx ends; one that failed is tried again in
-// the background until it runs. Objects of all plans are made before the positions on them, whatever the order of the list.
+// the background until it runs. A plan lists all the objects that it needs, in their order, so plans may start in any order.
 func (e *Engine) Start(ctx context.Context, plans []*plan.Plan) {
 	e.mu.Lock()
 	for _, p := range plans {
@@ -77,12 +77,6 @@ func (e *Engine) Start(ctx context.Context, plans []*plan.Plan) {
 	units := e.units
 	e.mu.Unlock()
 
-	if e.host.Administer {
-		// What fails here fails again, and is reported, when the unit itself starts.
-		for _, wanted := range []func(string) bool{notGroup, isGroup} {
-			each(units, func(u *unit) { u.ensure(ctx, wanted) })
-		}
-	}
 	each(units, func(u *unit) { u.launch(ctx) })
 }
 

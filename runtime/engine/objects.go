@@ -26,12 +26,9 @@ func object(o plan.Object) driver.Object {
 	return d
 }
 
-// ensure makes those of the unit's objects that wanted picks. It is the laptop's stand for what the operator does in a cluster.
-func (u *unit) ensure(ctx context.Context, wanted func(kind string) bool) error {
+// ensure makes the unit's objects. It is the laptop's stand for what the operator does in a cluster.
+func (u *unit) ensure(ctx context.Context) error {
 	for _, o := range u.plan.Objects {
-		if !wanted(o.Kind) {
-			continue
-		}
 		b, err := u.broker(o.Broker)
 		if err != nil {
 			return err
@@ -54,6 +51,3 @@ func ensureOne(ctx context.Context, b *broker.Broker, o plan.Object) error {
 	_, err = admin.Ensure(ctx, object(o))
 	return err
 }
-
-func isGroup(kind string) bool  { return kind == string(driver.Group) }
-func notGroup(kind string) bool { return !isGroup(kind) }

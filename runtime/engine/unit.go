@@ -20,7 +20,7 @@ const (
 	firstRetry = 100 * time.Millisecond
 	lastRetry  = 10 * time.Second
 	// startTimeout bounds one try to start a unit, so that a broker that never answers does not hold up those beside it.
-	startTimeout = 10 * time.Second
+	startTimeout = 5 * time.Second
 )
 
 // A unit is one plan being run: it starts, tries again while it fails, and drains.
@@ -61,10 +61,14 @@ func newUnit(e *Engine, p *plan.Plan) *unit {
 func (u *unit) broker(name string) (*broker.Broker, error) {
 	for _, spec := range u.plan.Brokers {
 		if spec.Name == name {
-			return u.engine.conns.get(u.plan.Resource.Namespace, spec)
+			b, err := u.engine.conns.get(u.plan.Resource.Namespace, spec)
+			if err != nil {
+				return nil, &buildError{err}
+			}
+			return b, nil
 		}
 	}
-	return nil, fmt.Errorf("the plan of %s names no broker %q", u.plan.Resource, name)
+	return nil, &buildError{fmt.Errorf("the plan of %s names no broker %q", u.plan.Resource, name)}
 }
 
 // launch starts the unit. When the first try fails it goes on trying in the background, unless it can never succeed.
@@ -128,14 +132,14 @@ func (u *unit) set(s State, message string) bool {
 
 func (u *unit) start(ctx context.Context) error {
 	if u.engine.host.Administer {
-		if err := u.ensure(ctx, func(string) bool { return true }); err != nil {
+		if err := u.ensure(ctx); err != nil {
 			return err
 		}
 	}
 	for _, spec := range u.plan.Brokers {
 		b, err := u.broker(spec.Name)
 		if err != nil {
-			return &buildError{err}
+			return err
 		}
 		if err := b.WaitReady(ctx); err != nil {
 			return err
