@@ -32,7 +32,7 @@ func (g *Guard) check(a netip.Addr) error {
 		b := a.As16()
 		a = netip.AddrFrom4([4]byte(b[12:]))
 	}
-	kind := ""
+	var kind string
 	switch {
 	case a.IsLoopback():
 		kind = "loopback"

@@ -53,8 +53,7 @@ func (c *Client) Send(ctx context.Context, t *Target, m *message.Message) (*Resp
 		return nil, err
 	}
 	if err := answer.Check(t.URL.Host); err != nil {
-		var f *flow.Fault
-		if errors.As(err, &f) {
+		if f, ok := errors.AsType[*flow.Fault](err); ok {
 			f.After = min(f.After, maxPause)
 		}
 		return nil, err

@@ -66,8 +66,8 @@ func (s *schedule) next(now time.Time) (time.Time, error) {
 // tick is the first tick after now.
 func (s *schedule) tick(now time.Time) (time.Time, error) {
 	if s.cron == "" {
-		n := now.Sub(s.start)/s.every + 1
-		return s.start.Add(n * s.every), nil
+		since := now.Sub(s.start)
+		return s.start.Add(since - since%s.every + s.every), nil
 	}
 	for {
 		t, err := s.wall(now.In(s.zone))

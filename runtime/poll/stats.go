@@ -104,8 +104,7 @@ func sourceFailure(ctx context.Context, err error) error {
 		return ctx.Err()
 	}
 	f := &failure{reason: SourceFailed, err: err}
-	var fault *flow.Fault
-	if errors.As(err, &fault) {
+	if fault, ok := errors.AsType[*flow.Fault](err); ok {
 		f.after = fault.After
 		switch fault.Blame {
 		case flow.Unreachable:

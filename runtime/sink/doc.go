@@ -35,8 +35,7 @@ func (o Outlet) fault(ctx context.Context, err error) error {
 	case driver.TooLarge, driver.Invalid:
 		f.Blame = flow.Message
 	}
-	var throttled *driver.ThrottledError
-	if errors.As(err, &throttled) {
+	if throttled, ok := errors.AsType[*driver.ThrottledError](err); ok {
 		f.After = throttled.After
 	}
 	return f
@@ -51,7 +50,8 @@ func onward(m message.Message, hops int) message.Message {
 			attrs = append(attrs, a)
 		}
 	}
-	m.Attributes = append(attrs, message.Attribute{Name: message.Hops, Value: strconv.Itoa(hops + 1)})
+	attrs = append(attrs, message.Attribute{Name: message.Hops, Value: strconv.Itoa(hops + 1)})
+	m.Attributes = attrs
 	return m
 }
 
@@ -66,8 +66,7 @@ func hops(m *message.Message) int {
 
 // describe adds to an error which part of the work failed, and keeps its classification.
 func describe(what string, err error) error {
-	var f *flow.Fault
-	if errors.As(err, &f) {
+	if f, ok := errors.AsType[*flow.Fault](err); ok {
 		return &flow.Fault{Blame: f.Blame, After: f.After, Err: fmt.Errorf("%s: %w", what, f.Err)}
 	}
 	return err

@@ -38,8 +38,8 @@ type PushDeps struct {
 	Sender *reply.Sender
 }
 
-// NewPush makes the stage that sends each message to a server. Messages of one key are sent one after the other; what comes after one that
-// failed is held back with it.
+// NewPush makes the stage that sends each message to a server. Messages of one lane are sent one after the other, and nothing behind one
+// that failed.
 func NewPush(p plan.Push, d PushDeps) (flow.Stage, error) {
 	target, err := d.Client.Target(d.Namespace, p.HTTPCall)
 	if err != nil {
@@ -83,16 +83,14 @@ func (s *push) Process(ctx context.Context, b *flow.Batch) {
 		return
 	}
 	// A batch of one is the rule; several events come from a step that splits.
-	lanes := laneEvents(b)
 	var g errgroup.Group
 	g.SetLimit(s.concurrency)
-	for _, lane := range lanes {
+	for _, lane := range laneEvents(b.Events, b.Lane) {
 		g.Go(func() error {
-			for n, i := range lane {
-				if err := s.one(ctx, b, &b.Events[i]); err != nil {
-					b.Fail(b.Events[i].Input, err)
-					hold(b, lane[n+1:])
-					return nil
+			for i := range lane {
+				if err := s.one(ctx, b, &lane[i]); err != nil {
+					b.Fail(lane[i].Input, err)
+					return nil // the flow holds back what stands behind it
 				}
 			}
 			return nil
@@ -101,36 +99,16 @@ func (s *push) Process(ctx context.Context, b *flow.Batch) {
 	_ = g.Wait() // failures stand at the inputs
 }
 
-// errHeld is the failure of an input that stands behind a failed one: it is tried again with it, and not counted.
-var errHeld = &flow.Fault{Blame: flow.Broker, Err: errors.New("not sent: an earlier message of the same key failed")}
-
-func hold(b *flow.Batch, events []int) {
-	for _, i := range events {
-		b.Fail(b.Events[i].Input, errHeld)
-	}
-}
-
-// laneEvents groups the indexes of events that must go one after the other: those of one input, and of inputs with the same key. No input
-// is in two of them.
-func laneEvents(b *flow.Batch) [][]int {
-	var lanes [][]int
-	byKey := map[string]int{}
-	last := -1
-	for i := range b.Events {
-		input := b.Events[i].Input
-		if last >= 0 && b.Events[i-1].Input == input {
-			lanes[last] = append(lanes[last], i)
-			continue
+// laneEvents cuts events into those that must go one after the other: of one input, and of inputs of one lane. These stand next to each other.
+func laneEvents(events []flow.Event, laneOf func(input int) int) [][]flow.Event {
+	var lanes [][]flow.Event
+	for from := 0; from < len(events); {
+		to, lane := from+1, laneOf(events[from].Input)
+		for to < len(events) && laneOf(events[to].Input) == lane {
+			to++
 		}
-		k := b.Inputs[input].Delivery.Message.Key
-		lane, known := byKey[k]
-		if k == "" || !known {
-			lane = len(lanes)
-			lanes = append(lanes, nil)
-			byKey[k] = lane
-		}
-		lanes[lane] = append(lanes[lane], i)
-		last = lane
+		lanes = append(lanes, events[from:to])
+		from = to
 	}
 	return lanes
 }
