@@ -27,8 +27,6 @@ const (
 	maxBatchBytes = 8 << 20
 	// batchOverhead is the most that the three headers of a batch add to a message.
 	batchOverhead = 128
-	// minBatch is where a batch begins to be cheaper than messages one by one.
-	minBatch = 2
 	// confirmWait bounds the wait for an answer, so that a lost one does not hold up later callers for ever.
 	confirmWait = 10 * time.Second
 )
@@ -39,7 +37,10 @@ type sender struct {
 	enc     *encoder
 	entries []entry
 	failed  map[failedKey]int // the first failed message of each call and key
-	full    error             // set once the stream has refused a message for want of room: no more are tried
+	wave    []entry
+	keys    map[failedKey]struct{} // of the wave
+	choice  choice
+	full    error // set once the stream has refused a message for want of room: no more are tried
 }
 
 // entry is one message on its way, with its call.
@@ -76,11 +77,6 @@ func (s *sender) send(calls []*call) {
 				s.fail(e, err)
 				continue
 			}
-			if !s.p.atomic || c.sizes[i]+batchOverhead > s.p.conn.features.MaxMessageBytes {
-				flush() // a message at the limit has no room for the headers of a batch
-				s.single(e)
-				continue
-			}
 			if len(s.entries) == maxBatch || bytes+c.sizes[i] > maxBatchBytes {
 				flush()
 			}
@@ -91,12 +87,34 @@ func (s *sender) send(calls []*call) {
 	flush()
 }
 
-// publish sends entries, as one batch if it can.
+// publish sends entries the way that has proved quicker for as many.
 func (s *sender) publish(entries []entry) {
-	if len(entries) < minBatch {
-		for _, e := range entries {
-			s.single(e)
-		}
+	n := len(entries)
+	if n == 0 {
+		return
+	}
+	batched := s.p.atomic && s.choice.batch(n)
+	for i := range entries {
+		e := &entries[i]
+		// A message at the limit has no room for the headers of a batch.
+		batched = batched && e.call.sizes[e.index]+batchOverhead <= s.p.conn.features.MaxMessageBytes
+	}
+	start := time.Now()
+	if batched {
+		s.whole(entries)
+	} else {
+		s.singly(entries)
+	}
+	s.choice.took(n, batched, time.Since(start))
+}
+
+// whole sends entries as one batch, or as halves of it if it is refused.
+func (s *sender) whole(entries []entry) {
+	if s.failed != nil || s.full != nil {
+		entries = slices.DeleteFunc(slices.Clone(entries), s.held)
+	}
+	if len(entries) <= 8 {
+		s.singly(entries)
 		return
 	}
 	err := s.batch(entries)
@@ -104,19 +122,94 @@ func (s *sender) publish(entries []entry) {
 	case err == nil:
 	case errors.Is(err, errRefused):
 		// Nothing of it was stored. Halves tell which message it was, in order, and let the rest go in batches still.
-		if len(entries) <= 8 {
-			for _, e := range entries {
-				s.single(e)
-			}
-			return
-		}
-		s.publish(entries[:len(entries)/2])
-		s.publish(entries[len(entries)/2:])
+		s.whole(entries[:len(entries)/2])
+		s.whole(entries[len(entries)/2:])
 	default:
 		for _, e := range entries {
-			if e.call.errs[e.index] == nil {
-				s.fail(e, err)
+			s.fail(e, err)
+		}
+	}
+}
+
+// singly sends entries one by one, in waves: the answers of a wave are awaited together, and no two messages of one call and key are in
+// the same, so that none overtakes another that fails.
+func (s *sender) singly(entries []entry) {
+	if s.keys == nil {
+		s.keys = make(map[failedKey]struct{})
+	}
+	for len(entries) > 0 {
+		s.wave = s.wave[:0]
+		clear(s.keys)
+		n := 0
+		for _, e := range entries {
+			k := failedKey{e.call, e.message().Key}
+			if _, ok := s.keys[k]; ok {
+				break
 			}
+			n++
+			if s.held(e) {
+				continue
+			}
+			s.keys[k] = struct{}{}
+			s.wave = append(s.wave, e)
+		}
+		entries = entries[n:]
+		if len(s.wave) > 0 {
+			s.sendWave(s.wave)
+		}
+	}
+	clear(s.wave[:cap(s.wave)])
+}
+
+func (s *sender) sendWave(wave []entry) {
+	conn, a := s.p.conn, s.p.answers
+	a.begin()
+	sent := 0
+	var broken error
+	sess, err := conn.gate.send(func() error {
+		m := natsgo.Msg{Subject: s.p.subject}
+		for i := range wave {
+			s.enc.event(wave[i].message(), true)
+			m.Header, m.Data, m.Reply = s.enc.header, wave[i].message().Data, a.subject(i)
+			if broken = conn.nc.PublishMsg(&m); broken != nil {
+				return nil
+			}
+			sent++
+		}
+		return nil
+	})
+	if err != nil {
+		for _, e := range wave {
+			s.fail(e, err)
+		}
+		return
+	}
+	for _, e := range wave[sent:] {
+		s.fail(e, s.fate(false, broken))
+	}
+	open := make([]bool, sent)
+	ctx, cancel := context.WithTimeout(context.Background(), confirmWait)
+	defer cancel()
+	err = a.await(ctx, sess, conn.done, sent, func(i int, m *natsgo.Msg) {
+		if i >= sent || open[i] {
+			return
+		}
+		open[i] = true
+		switch err := answered(m); {
+		case err == nil:
+		case errors.Is(err, natsgo.ErrNoResponders):
+			s.fail(wave[i], s.fate(false, err))
+		default:
+			err = asRefusal(err)
+			if errors.Is(err, driver.ErrFull) {
+				s.full = err
+			}
+			s.fail(wave[i], err)
+		}
+	})
+	for i := range open {
+		if !open[i] {
+			s.fail(wave[i], s.fate(true, err))
 		}
 	}
 }
@@ -148,77 +241,46 @@ func (s *sender) held(e entry) bool {
 	return false
 }
 
-// single publishes one message alone and waits for the answer.
-func (s *sender) single(e entry) {
-	if s.held(e) {
-		return
-	}
-	s.enc.event(e.message(), true)
-	ctx, cancel := context.WithTimeout(context.Background(), confirmWait)
-	defer cancel()
-	m := &natsgo.Msg{Subject: s.p.subject, Header: s.enc.header, Data: e.message().Data}
-	reply, sent, err := s.p.conn.request(ctx, m)
-	if err != nil {
-		s.fail(e, s.fate(sent, err))
-		return
-	}
-	if _, err := replied(reply); err != nil {
-		err = asRefusal(err)
-		if errors.Is(err, driver.ErrFull) {
-			s.full = err
-		}
-		s.fail(e, err)
-	}
-}
-
 // errRefused says that the server stored nothing of a batch and that the fault may lie with some of its messages only.
 var errRefused = errors.New("batch refused")
 
-// batch publishes entries atomically, without those that must be held back.
+// batch publishes entries atomically: all become visible together, after one round of disk syncs, or none does.
 func (s *sender) batch(entries []entry) error {
-	sess, err := s.p.conn.online()
-	if err != nil {
-		return err
-	}
-	if s.failed != nil || s.full != nil {
-		entries = slices.DeleteFunc(slices.Clone(entries), s.held)
-	}
-	if len(entries) < minBatch {
-		for _, e := range entries {
-			s.single(e)
+	conn, a := s.p.conn, s.p.answers
+	id := conn.batchID + strconv.FormatUint(conn.batchIDs.Add(1), 36)
+	a.begin()
+	sess, err := conn.gate.send(func() error {
+		m := natsgo.Msg{Subject: s.p.subject}
+		for i := range entries {
+			s.enc.event(entries[i].message(), true)
+			s.enc.set(batchID, id)
+			s.enc.set(batchSeq, strconv.Itoa(i+1))
+			if i == len(entries)-1 {
+				s.enc.set(batchCommit, "1")
+				m.Reply = a.subject(0)
+			}
+			m.Header, m.Data = s.enc.header, entries[i].message().Data
+			if err := conn.nc.PublishMsg(&m); err != nil { // without the commit nothing of it is stored
+				return s.fate(false, err)
+			}
 		}
 		return nil
+	})
+	if err != nil {
+		return err
 	}
-	id := s.p.conn.batchID + strconv.FormatUint(s.p.conn.batchIDs.Add(1), 36)
-	m := natsgo.Msg{Subject: s.p.subject}
-	for i := range entries {
-		s.enc.event(entries[i].message(), true)
-		s.enc.set(batchID, id)
-		s.enc.set(batchSeq, strconv.Itoa(i+1))
-		m.Header, m.Data = s.enc.header, entries[i].message().Data
-		if i == len(entries)-1 {
-			break
-		}
-		if err := s.p.conn.nc.PublishMsg(&m); err != nil { // without the commit nothing of it is stored
-			return s.fate(false, err)
-		}
-	}
-	s.enc.set(batchCommit, "1")
 	ctx, cancel := context.WithTimeout(context.Background(), confirmWait)
 	defer cancel()
-	stop := context.AfterFunc(sess.ctx, cancel) // a new connection must not commit what the old one began
-	defer stop()
-	reply, sent, err := s.p.conn.request(ctx, &m)
-	if err != nil {
-		if sess.ctx.Err() != nil {
-			err = errAway
-		}
-		return s.fate(sent, err)
+	var answer error
+	if err := a.await(ctx, sess, conn.done, 1, func(_ int, m *natsgo.Msg) { answer = answered(m) }); err != nil {
+		return s.fate(true, err)
 	}
-	_, err = replied(reply)
-	switch apiCode(err) {
+	if errors.Is(answer, natsgo.ErrNoResponders) {
+		return s.fate(false, answer)
+	}
+	switch apiCode(answer) {
 	case 0:
-		return err
+		return answer
 	case codeAtomicDuplicate, codeAtomicIncomplete, codeStreamStoreFailed, codeHeaderTooLarge, codeAtomicTooLarge,
 		jetstream.JSErrCodeStreamMessageExceedsMaximum:
 		return errRefused
@@ -226,7 +288,7 @@ func (s *sender) batch(entries []entry) error {
 		s.p.atomic = false // altered since the publisher was opened
 		return errRefused
 	}
-	return asRefusal(err)
+	return asRefusal(answer)
 }
 
 // fate names what became of messages that were not confirmed.

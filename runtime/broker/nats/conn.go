@@ -17,6 +17,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"strconv"
 	"strings"
 	"sync"
@@ -42,7 +43,7 @@ func Open(ctx context.Context, cfg driver.Config) (driver.Conn, error) {
 	if len(cfg.Addresses) == 0 {
 		return nil, fmt.Errorf("nats: no server address was given: %w", driver.ErrInvalid)
 	}
-	return open(ctx, cfg)
+	return open(ctx, cfg, nil)
 }
 
 type conn struct {
@@ -51,6 +52,8 @@ type conn struct {
 	apiPrefix string
 	features  driver.Features
 	done      chan struct{}
+
+	gate *gate
 
 	mu        sync.Mutex
 	session   *session      // replaced at each reconnect
@@ -67,9 +70,11 @@ type session struct {
 	end context.CancelFunc
 }
 
-func open(ctx context.Context, cfg driver.Config, extra ...natsgo.Option) (driver.Conn, error) {
+// open connects within the process where inProcess is given.
+func open(ctx context.Context, cfg driver.Config, inProcess natsgo.InProcessConnProvider) (driver.Conn, error) {
 	c := &conn{done: make(chan struct{})}
 	c.session, c.renewed = newSession(), make(chan struct{})
+	c.session.end() // until there is a connection
 	timeout := connectTimeout
 	if deadline, ok := ctx.Deadline(); ok {
 		timeout = min(timeout, time.Until(deadline))
@@ -102,10 +107,11 @@ func open(ctx context.Context, cfg driver.Config, extra ...natsgo.Option) (drive
 			return nil, fmt.Errorf("nats: the credentials file cannot be used: %w", err)
 		}
 	}
-	for _, o := range extra {
-		if err := o(&opts); err != nil {
-			return nil, fmt.Errorf("nats: %w", err)
-		}
+	c.gate = &gate{conn: c, dial: &net.Dialer{Timeout: timeout}, in: inProcess}
+	if inProcess != nil {
+		opts.InProcessServer = c.gate
+	} else {
+		opts.CustomDialer = c.gate
 	}
 	type dialled struct {
 		nc  *natsgo.Conn
@@ -122,6 +128,7 @@ func open(ctx context.Context, cfg driver.Config, extra ...natsgo.Option) (drive
 			return nil, fmt.Errorf("nats: cannot connect: %w", r.err)
 		}
 		c.nc = r.nc
+		c.beginSession()
 	case <-ctx.Done():
 		go func() {
 			if r := <-result; r.nc != nil {

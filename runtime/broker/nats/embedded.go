@@ -11,7 +11,6 @@ import (
 	"sync/atomic"
 
 	"github.com/nats-io/nats-server/v2/server"
-	natsgo "github.com/nats-io/nats.go"
 
 	"github.com/waybill-dev/waybill/runtime/broker/driver"
 )
@@ -117,7 +116,7 @@ func (e *Embedded) Open(ctx context.Context, cfg driver.Config) (driver.Conn, er
 		cfg.Username, cfg.Password = e.config.Username, e.config.Password
 	}
 	cfg.TLS = nil
-	return open(ctx, cfg, natsgo.InProcessServer(e))
+	return open(ctx, cfg, e)
 }
 
 // Addr is where Listen ended up, "nats://host:port"; "" without Listen.

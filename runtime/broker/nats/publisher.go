@@ -27,11 +27,16 @@ func (c *conn) Publisher(ctx context.Context, s driver.PublisherSpec) (driver.Pu
 	if err != nil {
 		return nil, err
 	}
+	answers, err := c.newAnswers()
+	if err != nil {
+		return nil, fmt.Errorf("publisher of %s: %w", s.Object.Name, err)
+	}
 	p := &publisher{
 		conn:    c,
 		stream:  s.Object.Name,
 		subject: subject,
 		atomic:  c.features.AtomicBatch && info.Config.AllowAtomicPublish,
+		answers: answers,
 		wake:    make(chan struct{}, 1),
 		stop:    make(chan struct{}),
 		stopped: make(chan struct{}),
@@ -50,13 +55,14 @@ func publishSubject(cfg *jetstream.StreamConfig) (string, error) {
 	return "", fmt.Errorf("stream %s: %w: none of its subjects %q is free of wildcards, so there is none to publish to", cfg.Name, driver.ErrConflict, cfg.Subjects)
 }
 
-// publisher gathers what its callers give it and sends it in atomic batches. While one batch is on its way the next gathers, so that
-// callers share the server's disk syncs without anyone waiting for a timer.
+// publisher gathers what its callers give it and sends it together. While one batch is on its way the next gathers, so that callers share
+// the server's disk syncs and round trips without anyone waiting for a timer.
 type publisher struct {
 	conn    *conn
 	stream  string
 	subject string
 	atomic  bool
+	answers *answers
 
 	mu     sync.Mutex
 	queue  []*call
@@ -153,6 +159,7 @@ func (p *publisher) Close(ctx context.Context) error {
 // run is the collector.
 func (p *publisher) run() {
 	defer close(p.stopped)
+	defer p.answers.close()
 	s := &sender{p: p, enc: newEncoder()}
 	for {
 		p.mu.Lock()
@@ -208,14 +215,14 @@ func validStream(name string) error {
 	return nil
 }
 
-// replied reads what a stream answered a publish with.
-func replied(m *natsgo.Msg) (duplicate bool, err error) {
+// replied reads what a stream answered a publish with. That a message was there already is as good as that it is there now.
+func replied(m *natsgo.Msg) error {
 	ack, err := parseAck(m.Data)
 	if err != nil {
-		return false, fmt.Errorf("%w: the server's answer cannot be read: %w", driver.ErrUnknown, err)
+		return fmt.Errorf("%w: the server's answer cannot be read: %w", driver.ErrUnknown, err)
 	}
 	if ack.Error != nil {
-		return false, ack.Error
+		return ack.Error
 	}
-	return ack.Duplicate, nil
+	return nil
 }

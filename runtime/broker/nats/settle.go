@@ -19,6 +19,9 @@ const (
 	ackExtend  = "+WPI"
 )
 
+// ackTime is granted for each ack: what a queue is done with is deleted one by one, synced to disk where the server syncs always.
+const ackTime = 10 * time.Millisecond
+
 // ack is one word to a consumer about one delivery.
 type ack struct {
 	reply string
@@ -47,7 +50,7 @@ func (c *conn) acknowledge(ctx context.Context, acks []ack) error {
 			return err
 		}
 	}
-	ctx, cancel := context.WithTimeout(ctx, apiTimeout)
+	ctx, cancel := context.WithTimeout(ctx, apiTimeout+time.Duration(len(acks))*ackTime)
 	defer cancel()
 	_, _, err = c.request(ctx, &natsgo.Msg{Subject: acks[at].reply, Data: bytesOf(acks[at].body)})
 	if err == nil && s.ctx.Err() != nil {
