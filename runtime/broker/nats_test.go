@@ -16,7 +16,7 @@ import (
 	"github.com/waybill-dev/waybill/runtime/message"
 )
 
-func within(t *testing.T) context.Context {
+func within(t testing.TB) context.Context {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 	t.Cleanup(cancel)
@@ -24,7 +24,7 @@ func within(t *testing.T) context.Context {
 }
 
 // embedded is a broker over an embedded NATS server, with one topic and one ordered group on it.
-func embedded(t *testing.T) (*broker.Broker, driver.SourceSpec) {
+func embedded(t testing.TB, ordering driver.Ordering) (*broker.Broker, driver.SourceSpec) {
 	t.Helper()
 	server, err := nats.StartEmbedded(within(t), nats.EmbeddedConfig{Dir: t.TempDir()})
 	if err != nil {
@@ -49,14 +49,14 @@ func embedded(t *testing.T) (*broker.Broker, driver.SourceSpec) {
 	}
 	for _, o := range []driver.Object{
 		{Ref: topic, Owner: "Topic/default/orders"},
-		{Ref: driver.Ref{Kind: driver.Group, Name: "billing", Of: topic.Name}, Owner: "Subscription/default/billing", Ordering: driver.Key,
+		{Ref: driver.Ref{Kind: driver.Group, Name: "billing", Of: topic.Name}, Owner: "Subscription/default/billing", Ordering: ordering,
 			AckWait: 30 * time.Second, Start: driver.Start{Position: driver.Earliest}},
 	} {
 		if _, err := admin.Ensure(within(t), o); err != nil {
 			t.Fatal(err)
 		}
 	}
-	return b, driver.SourceSpec{Object: topic, Group: "billing", Ordering: driver.Key,
+	return b, driver.SourceSpec{Object: topic, Group: "billing", Ordering: ordering,
 		Window: driver.Window{Messages: 256, Bytes: 1 << 20}, AckWait: 30 * time.Second}
 }
 
@@ -86,7 +86,7 @@ func get(t *testing.T, src driver.Source, n int) []driver.Delivery {
 }
 
 func TestOrderedNATSSettlesInAnyOrder(t *testing.T) {
-	b, spec := embedded(t)
+	b, spec := embedded(t, driver.Key)
 	if errs := b.Publisher(spec.Object).Publish(within(t), orders(0, 10, 3)); errs != nil {
 		t.Fatal(errs)
 	}
@@ -123,7 +123,7 @@ func TestOrderedNATSSettlesInAnyOrder(t *testing.T) {
 // A flow over a real server, restarted again and again with little time to drain: nothing is lost, and each key's first deliveries are in order.
 func TestFlowOverNATSAcrossRestarts(t *testing.T) {
 	const total, keys = 3000, 50
-	b, spec := embedded(t)
+	b, spec := embedded(t, driver.Key)
 	published := make(chan []error, 1)
 	go func() {
 		var failed []error

@@ -12,7 +12,7 @@ const (
 	Message
 	// Unreachable: nobody answered (refused, DNS, TLS, reset before an answer). Retried, never counted; a run opens the breaker.
 	Unreachable
-	// Busy: the destination asked for a pause (429, 503 with Retry-After). Retried after it, never counted.
+	// Busy: the destination asked for a pause (429, 503 with Retry-After). Retried after it, never counted; a run opens the breaker.
 	Busy
 	// Address: the destination does not serve this path, method or credential (401, 403, 404, 405, 421). Counted only once another message
 	// has got through to the same destination since the first of them.
