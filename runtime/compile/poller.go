@@ -67,7 +67,7 @@ func (c *compiler) pollHTTP(s *subject, h *v1alpha1.HTTPSource) *plan.PollHTTP {
 		out.Headers = append(out.Headers, plan.Header{Name: header.Name, Value: header.Value})
 	}
 	if h.Cursor != nil {
-		out.Cursor = &plan.Cursor{Expr: *c.cel(s, "spec.http.cursor.cel", h.Cursor.CEL, expr.Item, expr.JSON), Param: h.Cursor.Param}
+		out.Cursor = &plan.Cursor{Expr: *c.cel(s, "spec.http.cursor.cel", h.Cursor.CEL, expr.Item, expr.JSON), Param: h.Cursor.Param, Start: h.Cursor.Start}
 	}
 	if pg := h.Pagination; pg != nil {
 		out.Pagination = c.pagination(s, pg)

@@ -18,7 +18,8 @@ import (
 type call struct {
 	client      *outbound.Client
 	target      *outbound.Target
-	concurrency int
+	// turns are the requests that may be under way at once, in all batches together.
+	turns chan struct{}
 }
 
 func (c *call) Process(ctx context.Context, b *flow.Batch) {
@@ -31,15 +32,19 @@ func (c *call) Process(ctx context.Context, b *flow.Batch) {
 		if b.Inputs[b.Events[i].Input].Err != nil {
 			return false
 		}
-		if errs[i] = ctx.Err(); errs[i] == nil {
+		select {
+		case c.turns <- struct{}{}:
 			answers[i], errs[i] = c.client.Send(ctx, c.target, &b.Events[i].Message)
+			<-c.turns
+		case <-ctx.Done():
+			errs[i] = ctx.Err()
 		}
 		return errs[i] == nil
 	}
 	if len(b.Events) == 1 {
 		send(0)
 	} else {
-		inLanes(byLane(b.Events, b.Lane), c.concurrency, send)
+		inLanes(byLane(b.Events, b.Lane), send)
 	}
 	for i := range errs {
 		if errs[i] != nil {
@@ -82,10 +87,9 @@ func byLane(events []flow.Event, laneOf func(input int) int) [][]span {
 	return lanes
 }
 
-// inLanes sends events, so many at once at the most: lanes side by side, the inputs of a lane one after the other until one of its events
-// fails. What stands behind that is held back by the flow.
-func inLanes(lanes [][]span, concurrency int, send func(i int) bool) {
-	turns := make(chan struct{}, concurrency)
+// inLanes sends events: lanes side by side, the inputs of a lane one after the other until one of its events fails. What stands behind
+// that is held back by the flow.
+func inLanes(lanes [][]span, send func(i int) bool) {
 	var all sync.WaitGroup
 	for _, inputs := range lanes {
 		all.Go(func() {
@@ -93,9 +97,7 @@ func inLanes(lanes [][]span, concurrency int, send func(i int) bool) {
 				var failed atomic.Bool
 				var input sync.WaitGroup
 				for i := events.from; i < events.to; i++ {
-					turns <- struct{}{}
 					input.Go(func() {
-						defer func() { <-turns }()
 						if !send(i) {
 							failed.Store(true)
 						}
