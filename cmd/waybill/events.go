@@ -58,7 +58,7 @@ func (s *speaker) ready(outcomes []compile.Outcome, elsewhere *compile.Result, a
 		fmt.Fprintf(w, "%s\t%s/%s\t%s\t%s\t%s\n", o.Resource.Kind, o.Resource.Namespace, o.Resource.Name,
 			dash(o.Effective.Guarantee), dash(o.Effective.Ordering), address(o))
 	}
-	w.Flush()
+	_ = w.Flush() // what cannot be printed cannot be told
 	for i := range outcomes {
 		o := &outcomes[i]
 		there := elsewhere.Outcome(o.Resource)

@@ -6,6 +6,8 @@ import (
 	"log/slog"
 	"strings"
 
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
 	"github.com/waybill-dev/waybill/api/v1alpha1"
 	"github.com/waybill-dev/waybill/runtime/broker/driver"
 	"github.com/waybill-dev/waybill/runtime/broker/nats"
@@ -15,7 +17,6 @@ import (
 	"github.com/waybill-dev/waybill/runtime/outbound"
 	"github.com/waybill-dev/waybill/runtime/plan"
 	"github.com/waybill-dev/waybill/runtime/secret"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
 // A laptop hosts the engine where there is no cluster: an embedded broker, Secrets from the manifests, Services on this machine.
@@ -78,7 +79,7 @@ func (l *laptop) service(s plan.Service) (string, error) {
 		}
 		return l.origin + r.Path() + s.Path, nil
 	}
-	return "", fmt.Errorf("Service %s/%s is not on this machine: add --service %s=URL", s.Namespace, s.Name, serviceFlag(s))
+	return "", fmt.Errorf("the Service %s/%s is not on this machine: add --service %s=URL", s.Namespace, s.Name, serviceFlag(s))
 }
 
 // ownGateway tells which resource a Service would belong to if it were one of ours.
@@ -180,7 +181,7 @@ func override(in compile.Input, urls []brokerURL, secrets *secret.Memory) (compi
 				b.Spec.NATS.TLS, b.Spec.NATS.JetStreamDomain = old.NATS.TLS, old.NATS.JetStreamDomain
 			}
 		default:
-			return in, fmt.Errorf("--broker %s: this build has no driver for %s; use nats:// or embedded:", u.name, u.protocol)
+			return in, fmt.Errorf("broker %s: this build has no driver for %s; use nats:// or embedded:", u.name, u.protocol)
 		}
 		if u.username != "" || u.password != "" {
 			name := "waybill-broker-" + b.Name

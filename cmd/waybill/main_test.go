@@ -272,4 +272,3 @@ func TestBrokerURLs(t *testing.T) {
 		}
 	}
 }
-

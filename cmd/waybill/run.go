@@ -57,7 +57,7 @@ func newRun() *cobra.Command {
 }
 
 // run is one run from the files to the end of the drain. ctx ends with the first signal.
-func run(ctx context.Context, f *runFlags, stdout, stderr io.Writer) error {
+func run(ctx context.Context, f *runFlags, stdout, stderr io.Writer) (err error) {
 	began := time.Now()
 	urls, mapped, err := f.parse()
 	if err != nil {
@@ -88,7 +88,7 @@ func run(ctx context.Context, f *runFlags, stdout, stderr io.Writer) error {
 	if err != nil {
 		return &exit{exitInvalid, err}
 	}
-	defer st.close()
+	defer func() { err = errors.Join(err, st.close()) }()
 	listener, err := f.bind(actual.Plans())
 	if err != nil {
 		return &exit{exitInvalid, err}
@@ -105,13 +105,13 @@ func run(ctx context.Context, f *runFlags, stdout, stderr io.Writer) error {
 		return &exit{exitInvalid, errors.New("there is nothing that could be started")}
 	}
 	if needsEmbedded(plans) {
-		if err := lap.startEmbedded(ctx, log); err != nil {
+		if err = lap.startEmbedded(ctx, log); err != nil {
 			return &exit{exitInvalid, err}
 		}
 		defer func() {
 			closing, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 			defer cancel()
-			lap.embedded.Shutdown(closing)
+			err = errors.Join(err, lap.embedded.Shutdown(closing))
 		}()
 	}
 	host, err := lap.host(log)
@@ -138,7 +138,9 @@ func run(ctx context.Context, f *runFlags, stdout, stderr io.Writer) error {
 		if server.Shutdown(ctx) != nil {
 			server.Close()
 		}
-		<-served
+		if err := <-served; !errors.Is(err, http.ErrServerClosed) {
+			log.Error("serving HTTP ended", "error", err)
+		}
 	})
 	complete := drainCtx.Err() == nil
 	say.drained(drained, complete)

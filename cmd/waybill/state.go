@@ -47,8 +47,7 @@ func openState(dir string) (*state, error) {
 	}
 	s := &state{dir: dir, lock: lock}
 	if err := s.checkFormat(); err != nil {
-		s.close()
-		return nil, err
+		return nil, errors.Join(err, s.close())
 	}
 	return s, nil
 }

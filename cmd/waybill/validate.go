@@ -19,7 +19,9 @@ func sourceFlags(cmd *cobra.Command, flags *pflag.FlagSet) *sources {
 	s := new(sources)
 	flags.StringArrayVarP(&s.paths, "filename", "f", nil, "a file, or a folder with .yaml, .yml and .json files; may be repeated")
 	flags.BoolVarP(&s.recursive, "recursive", "R", false, "read the subfolders of folders too")
-	cmd.MarkFlagRequired("filename")
+	if err := cmd.MarkFlagRequired("filename"); err != nil {
+		panic(err) // there is no such flag
+	}
 	return s
 }
 

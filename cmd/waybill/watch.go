@@ -52,7 +52,7 @@ func (t *table) draw(all []engine.Status) {
 		fmt.Fprintf(w, "%s/%s/%s\t%s\t%d\t%d\t%d\t%d\t%d\t%s\n", s.Kind, s.Namespace, s.Name, s.State,
 			c.In, c.Out, c.InFlight, c.Retried, c.DeadLettered, remark(s))
 	}
-	w.Flush()
+	_ = w.Flush() // into memory
 	if t.lines > 0 {
 		fmt.Fprintf(t.out, "\x1b[%dA\x1b[J", t.lines)
 	}

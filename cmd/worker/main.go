@@ -10,6 +10,7 @@ import (
 	"io/fs"
 	"log/slog"
 	"net/http"
+	"net/netip"
 	"os"
 	"os/signal"
 	"path/filepath"
@@ -50,9 +51,10 @@ func main() {
 	flag.Parse()
 
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
 	log := slog.New(slog.NewJSONHandler(os.Stderr, nil))
-	if err := work(ctx, c, log); err != nil {
+	err := work(ctx, c, log)
+	stop()
+	if err != nil {
 		log.Error("worker ends", "error", err)
 		os.Exit(1)
 	}
@@ -67,7 +69,7 @@ func work(ctx context.Context, c config, log *slog.Logger) error {
 	secrets := secret.Dir(c.secrets)
 	var guard *outbound.Guard
 	if !c.privateDial {
-		guard = new(outbound.Guard)
+		guard = &outbound.Guard{Refuse: apiServer()}
 	}
 	leaseKeys, err := leaseKeys(secrets)
 	if err != nil {
@@ -159,4 +161,13 @@ func leaseKeys(s secret.Store) ([][]byte, error) {
 		}
 	}
 	return keys, nil
+}
+
+// apiServer is the address of the cluster's API server, which no manifest may make a worker call; none outside of a cluster.
+func apiServer() []netip.Prefix {
+	a, err := netip.ParseAddr(os.Getenv("KUBERNETES_SERVICE_HOST"))
+	if err != nil {
+		return nil
+	}
+	return []netip.Prefix{netip.PrefixFrom(a, a.BitLen())}
 }

@@ -65,7 +65,7 @@ func (u *unit) gatewayDeps() gateway.Deps {
 
 // desk is where the unit's gateway waits for answers, nil where it never does.
 func (u *unit) desk() *reply.Desk {
-	to := ""
+	var to string
 	switch p := u.plan; {
 	case p.Mailbox != nil:
 		to = p.Mailbox.Object.Broker

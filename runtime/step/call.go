@@ -16,8 +16,8 @@ import (
 // Inputs that must keep their order are sent one after the other, and nothing is sent behind one that failed; the events of one input, and
 // inputs of different lanes, are sent at once.
 type call struct {
-	client      *outbound.Client
-	target      *outbound.Target
+	client *outbound.Client
+	target *outbound.Target
 	// turns are the requests that may be under way at once, in all batches together.
 	turns chan struct{}
 }

@@ -9,10 +9,10 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"flag"
 	"fmt"
 	"io"
-	"log"
 	"log/slog"
 	"os"
 	"runtime"
@@ -43,21 +43,26 @@ func main() {
 			r, err := measure(c, *messages, *sync)
 			stop()
 			if err != nil {
-				log.Fatalf("%s: %v", c.name, err)
+				fatal(fmt.Errorf("%s: %w", c.name, err))
 			}
 			results[c.name] = append(results[c.name], r)
 		}
 	}
-	print(os.Stdout, contenders, results, *messages, *sync)
+	table(os.Stdout, contenders, results, *messages, *sync)
+}
+
+func fatal(err error) {
+	fmt.Fprintln(os.Stderr, "bench:", err)
+	os.Exit(1)
 }
 
 func startProfile(path string) func() {
 	f, err := os.Create(path)
 	if err != nil {
-		log.Fatal(err)
+		fatal(err)
 	}
 	if err := pprof.StartCPUProfile(f); err != nil {
-		log.Fatal(err)
+		fatal(err)
 	}
 	return func() {
 		pprof.StopCPUProfile()
@@ -79,12 +84,12 @@ type result struct {
 	peakMemory float64 // MiB of the process, so far
 }
 
-func measure(c contender, messages int, sync bool) (result, error) {
+func measure(c contender, messages int, sync bool) (r result, err error) {
 	dir, err := os.MkdirTemp("", "bench-")
 	if err != nil {
 		return result{}, err
 	}
-	defer os.RemoveAll(dir)
+	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
 	srv, err := server.NewServer(&server.Options{JetStream: true, StoreDir: dir, Port: server.RANDOM_PORT, Host: "127.0.0.1", NoSigs: true, NoLog: true, SyncAlways: sync})
 	if err != nil {
 		return result{}, err
@@ -128,7 +133,7 @@ func measure(c contender, messages int, sync bool) (result, error) {
 func cpuSeconds() float64 {
 	var u syscall.Rusage
 	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
-		log.Fatal(err)
+		fatal(err)
 	}
 	return float64(u.Utime.Sec+u.Stime.Sec) + float64(u.Utime.Usec+u.Stime.Usec)/1e6
 }
@@ -136,12 +141,12 @@ func cpuSeconds() float64 {
 func peak() float64 {
 	var u syscall.Rusage
 	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
-		log.Fatal(err)
+		fatal(err)
 	}
 	return float64(u.Maxrss) / 1024
 }
 
-func print(out io.Writer, contenders []contender, results map[string][]result, messages int, sync bool) {
+func table(out io.Writer, contenders []contender, results map[string][]result, messages int, sync bool) {
 	fmt.Fprintf(out, "%d messages a round, %d cores, %s, server syncs each write: %t\n\n", messages, runtime.NumCPU(), runtime.Version(), sync)
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', tabwriter.AlignRight)
 	fmt.Fprintln(w, "contender\tmsg/s median\tratio to raw min\tmedian\tmax\tCPU s/1,000\tallocs/msg\torder kept\t")
@@ -158,7 +163,9 @@ func print(out io.Writer, contenders []contender, results map[string][]result, m
 		slices.Sort(ratio)
 		fmt.Fprintf(w, "%s\t%.0f\t%.2f\t%.2f\t%.2f\t%.4f\t%.1f\t%t\t\n", c.name, median(speed), ratio[0], median(ratio), ratio[len(ratio)-1], median(cpu), median(allocs), ordered)
 	}
-	w.Flush()
+	if err := w.Flush(); err != nil {
+		fatal(err)
+	}
 }
 
 func median(v []float64) float64 {
@@ -166,7 +173,7 @@ func median(v []float64) float64 {
 	return v[len(v)/2]
 }
 
-// discard is where the product's log goes during a measurement, but for errors.
+// quiet is the product's log during a measurement: errors only.
 var quiet = slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelError}))
 
 // order is the input, as an expert would declare it.
@@ -214,7 +221,7 @@ const keys = 500
 func encode(o order) []byte {
 	b, err := json.Marshal(o)
 	if err != nil {
-		log.Fatal(err)
+		fatal(err)
 	}
 	return b
 }
