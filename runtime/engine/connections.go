@@ -66,21 +66,8 @@ func (c *connections) resolve(namespace string, spec plan.Broker) (driver.Config
 		Addresses:       spec.Addresses,
 		JetStreamDomain: spec.JetStreamDomain,
 	}
-	if spec.Secret != "" {
-		var err error
-		optional := func(key string) string {
-			v, e := c.secrets.Value(namespace, spec.Secret, key)
-			if e != nil && !errors.Is(e, secret.ErrNoKey) {
-				err = e
-			}
-			return string(v)
-		}
-		cfg.Username, cfg.Password = optional("username"), optional("password")
-		cfg.Token = optional("token")
-		cfg.Credentials = []byte(optional("nats.creds"))
-		if err != nil {
-			return cfg, fmt.Errorf("broker %s: %w", spec.Name, err)
-		}
+	if err := c.credentials(namespace, spec.Secret, &cfg); err != nil {
+		return cfg, fmt.Errorf("broker %s: %w", spec.Name, err)
 	}
 	if spec.TLS != nil {
 		t, err := c.tls(namespace, spec.TLS)
@@ -92,8 +79,28 @@ func (c *connections) resolve(namespace string, spec plan.Broker) (driver.Config
 	return cfg, nil
 }
 
+// credentials reads what the Secret has of a user name and password, a token, and a NATS credentials file.
+func (c *connections) credentials(namespace, name string, cfg *driver.Config) error {
+	if name == "" {
+		return nil
+	}
+	for key, into := range map[string]*string{"username": &cfg.Username, "password": &cfg.Password, "token": &cfg.Token} {
+		v, err := secret.Text(c.secrets, namespace, name, key)
+		if err != nil && !errors.Is(err, secret.ErrNoKey) {
+			return err
+		}
+		*into = v
+	}
+	file, err := c.secrets.Value(namespace, name, "nats.creds")
+	if err != nil && !errors.Is(err, secret.ErrNoKey) {
+		return err
+	}
+	cfg.Credentials = file
+	return nil
+}
+
 func (c *connections) tls(namespace string, spec *plan.TLS) (*tls.Config, error) {
-	t := &tls.Config{MinVersion: tls.VersionTLS12}
+	t := &tls.Config{MinVersion: tls.VersionTLS12, ServerName: spec.ServerName}
 	if ca := spec.CA; ca != nil {
 		pem, err := c.secrets.Value(namespace, ca.Name, ca.Key)
 		if err != nil {
