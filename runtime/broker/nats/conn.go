@@ -55,10 +55,13 @@ type conn struct {
 
 	gate *gate
 
-	mu        sync.Mutex
-	session   *session      // replaced at each reconnect
-	renewed   chan struct{} // closed and replaced at each reconnect
-	goneWatch *goneWatch    // made with the first Reply
+	// mu is taken while nats.go holds its own lock (see gate): nothing of nats.go may be called under it.
+	mu      sync.Mutex
+	session *session      // replaced at each reconnect
+	renewed chan struct{} // closed and replaced at each reconnect
+
+	watchMu   sync.Mutex
+	goneWatch *goneWatch // made with the first Reply
 
 	batchIDs atomic.Uint64
 	batchID  string // prefix, unique to this connection
@@ -215,20 +218,15 @@ func (c *conn) beginSession() {
 // online returns the present session, errAway while there is none.
 func (c *conn) online() (*session, error) {
 	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.session.ctx.Err() != nil || !c.nc.IsConnected() {
+	s := c.session
+	c.mu.Unlock()
+	if s.ctx.Err() != nil || !c.nc.IsConnected() {
 		if c.nc.IsClosed() {
 			return nil, natsgo.ErrConnectionClosed
 		}
 		return nil, errAway
 	}
-	return c.session, nil
-}
-
-// Away says why there is no session at the moment.
-func (c *conn) Away() error {
-	_, err := c.online()
-	return err
+	return s, nil
 }
 
 // waitOnline returns when there is a connection; an error when ctx ends before or there will be none.

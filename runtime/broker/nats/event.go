@@ -144,6 +144,12 @@ func (d *decoder) decode(m *message.Message, nm *natsgo.Msg, stream string, seq 
 		plain(m, "", stream, seq)
 		return
 	}
+	if isStructured(nm.Header) {
+		if event, err := message.ParseJSON(nm.Data); err == nil {
+			*m = event
+			return
+		}
+	}
 	start := len(d.attributes)
 	var spec, natsID string
 	for key, values := range nm.Header {
@@ -195,6 +201,22 @@ func (d *decoder) decode(m *message.Message, nm *natsgo.Msg, stream string, seq 
 	if m.Type == "" {
 		m.Type = plainType
 	}
+}
+
+// isStructured reports whether the data is a whole event in JSON. Where it cannot be read as one it is passed on as it is, so that whoever
+// receives it sees what was sent.
+func isStructured(h natsgo.Header) bool {
+	v := h[contentType]
+	if v == nil {
+		if v = h["Content-Type"]; v == nil {
+			return false
+		}
+	}
+	if len(v[0]) < len(structured) || !strings.EqualFold(v[0][:len(structured)], structured) {
+		return false
+	}
+	media, _, _ := strings.Cut(v[0], ";")
+	return strings.EqualFold(strings.TrimSpace(media), structured+"+json")
 }
 
 // other takes an extension, or a header that another client spelt with capitals. What is no CloudEvents attribute is left out.

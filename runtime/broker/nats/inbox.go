@@ -153,8 +153,8 @@ type goneWatch struct {
 }
 
 func (c *conn) watch() (*goneWatch, error) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
+	c.watchMu.Lock()
+	defer c.watchMu.Unlock()
 	if c.goneWatch != nil {
 		return c.goneWatch, nil
 	}

@@ -59,8 +59,9 @@ type amount struct{ messages, bytes int }
 
 // arrival is a message with the time it came.
 type arrival struct {
-	m  *natsgo.Msg
-	at time.Time
+	m       *natsgo.Msg
+	at      time.Time
+	session *session
 }
 
 func newPuller(c *conn, w driver.Window, retain bool) *puller {
@@ -111,7 +112,7 @@ func (p *puller) arrived(epoch int, m *natsgo.Msg) {
 	p.credit.take(1, size)
 	p.held.messages++
 	p.held.bytes += size
-	p.arrivals = append(p.arrivals, arrival{m, now})
+	p.arrivals = append(p.arrivals, arrival{m, now, p.sess})
 	p.ask()
 	p.signal()
 }

@@ -2,6 +2,7 @@ package nats
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strconv"
 	"time"
@@ -19,22 +20,37 @@ const (
 	ackExtend  = "+WPI"
 )
 
-// ackTime is granted for each ack: what a queue is done with is deleted one by one, synced to disk where the server syncs always.
-const ackTime = 10 * time.Millisecond
+// How long an answer to acks is waited for.
+const (
+	ackWait = 5 * time.Second
+	// ackWaitRenewed is for deliveries of an earlier connection: the server may have crashed and forgotten them.
+	ackWaitRenewed = time.Second
+	// ackTime is added for each ack: what a queue is done with is deleted one by one, synced to disk where the server syncs always.
+	ackTime = 10 * time.Millisecond
+)
 
 // ack is one word to a consumer about one delivery.
 type ack struct {
-	reply string
-	body  string
+	reply   string
+	body    string
+	session *session // that the delivery came in; nil: unknown
 }
 
 // acknowledge sends acks of one consumer and returns when the server has taken all. A consumer works them off in order, so only one asks
 // for an answer: the one furthest along in the stream, for the server passes over those that it does not know to have been delivered,
 // without a word, when a crash has set the consumer back. That holds within one connection; if it was renewed meanwhile, all fail.
+//
+// No answer within the time that even a slow disk needs means that the server does not know of the delivery: it will come again.
 func (c *conn) acknowledge(ctx context.Context, acks []ack) error {
 	s, err := c.online()
 	if err != nil {
 		return err
+	}
+	wait := ackWait
+	for i := range acks {
+		if acks[i].session != nil && acks[i].session != s {
+			wait = ackWaitRenewed
+		}
 	}
 	furthest, at := uint64(0), 0
 	for i := range acks {
@@ -50,14 +66,19 @@ func (c *conn) acknowledge(ctx context.Context, acks []ack) error {
 			return err
 		}
 	}
-	ctx, cancel := context.WithTimeout(ctx, apiTimeout+time.Duration(len(acks))*ackTime)
+	bounded, cancel := context.WithTimeout(ctx, wait+time.Duration(len(acks))*ackTime)
 	defer cancel()
-	_, _, err = c.request(ctx, &natsgo.Msg{Subject: acks[at].reply, Data: bytesOf(acks[at].body)})
-	if err == nil && s.ctx.Err() != nil {
-		err = errAway
+	_, _, err = c.request(bounded, &natsgo.Msg{Subject: acks[at].reply, Data: bytesOf(acks[at].body)})
+	switch {
+	case s.ctx.Err() != nil:
+		return errAway
+	case errors.Is(err, context.DeadlineExceeded) && ctx.Err() == nil, errors.Is(err, natsgo.ErrNoResponders):
+		return fmt.Errorf("%w: the server gives no answer for it", driver.ErrStale)
 	}
 	return err
 }
+
+func (h *held) ack(body string) ack { return ack{h.reply, body, h.session} }
 
 // bytesOf shows a string as bytes, to be read only.
 func bytesOf(s string) []byte { return unsafe.Slice(unsafe.StringData(s), len(s)) }
@@ -82,7 +103,7 @@ func (s *durableSource) Settle(ctx context.Context, settlements []driver.Settlem
 	now := time.Now()
 	for i := range settlements {
 		if errs[i] = s.owns(settlements[i].D, now); errs[i] == nil {
-			acks = append(acks, ack{settlements[i].D.Ref.(*held).reply, body(&settlements[i])})
+			acks = append(acks, settlements[i].D.Ref.(*held).ack(body(&settlements[i])))
 			sent = append(sent, i)
 		}
 	}
@@ -94,7 +115,9 @@ func (s *durableSource) Settle(ctx context.Context, settlements []driver.Settlem
 		for _, i := range sent {
 			errs[i] = err
 		}
-		return errs
+		if !errors.Is(err, driver.ErrStale) {
+			return errs
+		}
 	}
 	messages, bytes := 0, 0
 	for _, i := range sent {
@@ -135,7 +158,7 @@ func (s *durableSource) Extend(ctx context.Context, ds []*driver.Delivery) []err
 	now := time.Now() // before the server counts anew
 	for i, d := range ds {
 		if errs[i] = s.owns(d, now); errs[i] == nil {
-			acks = append(acks, ack{d.Ref.(*held).reply, ackExtend})
+			acks = append(acks, d.Ref.(*held).ack(ackExtend))
 		}
 	}
 	if len(acks) == 0 {

@@ -50,7 +50,7 @@ func (s settler) Settle(ctx context.Context, settlements []driver.Settlement) []
 	valid := make([]error, len(settlements))
 	for i := range settlements {
 		reply, err := replyOf(settlements[i].D)
-		acks[i], valid[i] = ack{reply, body(&settlements[i])}, err
+		acks[i], valid[i] = ack{reply: reply, body: body(&settlements[i])}, err
 	}
 	return s.send(ctx, acks, valid)
 }
@@ -61,7 +61,7 @@ func (s settler) Extend(ctx context.Context, ds []*driver.Delivery) []error {
 	now := time.Now()
 	for i, d := range ds {
 		reply, err := replyOf(d)
-		acks[i], valid[i] = ack{reply, ackExtend}, err
+		acks[i], valid[i] = ack{reply: reply, body: ackExtend}, err
 	}
 	errs := s.send(ctx, acks, valid)
 	for i, d := range ds {

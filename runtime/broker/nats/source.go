@@ -2,6 +2,7 @@ package nats
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strconv"
 	"sync"
@@ -69,6 +70,7 @@ type durableSource struct {
 // held is a delivery that is not settled.
 type held struct {
 	source     *durableSource
+	session    *session
 	reply      string
 	size       int
 	prev, next *held
@@ -214,7 +216,7 @@ func (s *durableSource) deliver(batch []arrival, into []driver.Delivery) int {
 			d.Ref = &restored{m.Reply} // not held: it is its receiver's, whatever becomes of this source
 		} else {
 			h := &notes[i]
-			h.source, h.reply, h.size = s, m.Reply, m.Size()
+			h.source, h.session, h.reply, h.size = s, batch[i].session, m.Reply, m.Size()
 			s.link(h)
 			d.Ref = h
 		}
@@ -280,25 +282,21 @@ func (s *durableSource) Close(ctx context.Context) error {
 	p := s.pull
 	s.mu.Unlock()
 	p.stopped(ctx)
-	var replies []string
+	var acks []ack
 	s.mu.Lock()
 	for h := s.first; h != nil; h = h.next {
 		h.out = true
-		replies = append(replies, h.reply)
+		acks = append(acks, h.ack(ackRelease))
 	}
 	s.first, s.last = nil, nil
 	s.mu.Unlock()
 	for _, a := range p.rest() {
-		replies = append(replies, a.m.Reply)
+		acks = append(acks, ack{a.m.Reply, ackRelease, a.session})
 	}
-	if len(replies) == 0 {
+	if len(acks) == 0 {
 		return nil
 	}
-	acks := make([]ack, len(replies))
-	for i, r := range replies {
-		acks[i] = ack{r, ackRelease}
-	}
-	if err := s.conn.acknowledge(ctx, acks); err != nil {
+	if err := s.conn.acknowledge(ctx, acks); err != nil && !errors.Is(err, driver.ErrStale) { // stale ones are back already
 		return fmt.Errorf("stream %s: %d messages were not handed back and come again after their ack wait: %w", s.spec.Object.Name, len(acks), err)
 	}
 	return nil
