@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -220,6 +221,20 @@ func (p *puller) forget() {
 	p.epoch++ // of the present subscription nothing more is wanted
 }
 
+// drop removes those arrivals that which says.
+func (p *puller) drop(which func(*arrival) bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.arrivals = slices.DeleteFunc(p.arrivals, func(a arrival) bool {
+		if !which(&a) {
+			return false
+		}
+		p.held.messages--
+		p.held.bytes -= a.m.Size()
+		return true
+	})
+}
+
 // release gives n messages back to the window.
 func (p *puller) release(messages, bytes int) {
 	p.mu.Lock()
@@ -240,7 +255,9 @@ func (p *puller) take(ctx context.Context, into []arrival, limit int) ([]arrival
 	var timer *time.Timer
 	for {
 		p.mu.Lock()
-		if n := min(limit, len(p.arrivals)); n > 0 {
+		// After a break what has arrived may be unknown to the server: start looks first.
+		doubtful := p.retain && !p.stopping && p.sess != nil && p.sess.ctx.Err() != nil
+		if n := min(limit, len(p.arrivals)); n > 0 && !doubtful {
 			into = append(into, p.arrivals[:n]...)
 			rest := copy(p.arrivals, p.arrivals[n:])
 			clear(p.arrivals[rest:])

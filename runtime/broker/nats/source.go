@@ -189,10 +189,33 @@ func (s *durableSource) start(ctx context.Context, p *puller) error {
 	if err := s.conn.waitOnline(ctx); err != nil {
 		return err
 	}
-	if _, err := s.conn.consumerInfo(ctx, s.spec.Object.Name, s.consumer); err != nil {
+	info, err := s.conn.consumerInfo(ctx, s.spec.Object.Name, s.consumer)
+	if err != nil {
 		return err
 	}
+	s.forget(p, info.Delivered.Stream)
 	return p.start(s.spec.Object.Name, s.consumer)
+}
+
+// forget gives up what the server does not know to have delivered: a crash has set it back, and it will deliver that again.
+func (s *durableSource) forget(p *puller, delivered uint64) {
+	p.drop(func(a *arrival) bool {
+		o, _ := parseReply(a.m.Reply)
+		return o.sequence > delivered
+	})
+	var unknown []*held
+	s.mu.Lock()
+	for h := s.first; h != nil; h = h.next {
+		if o, _ := parseReply(h.reply); o.sequence > delivered {
+			unknown = append(unknown, h)
+		}
+	}
+	s.mu.Unlock()
+	for _, h := range unknown {
+		if s.unlink(h) {
+			s.release(1, h.size)
+		}
+	}
 }
 
 // deliver turns arrivals into deliveries and notes them as held.
