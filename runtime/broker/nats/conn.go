@@ -229,6 +229,20 @@ func (c *conn) online() (*session, error) {
 	return s, nil
 }
 
+// Away says why there is no session at the moment. It is asked at each request, so it takes no lock of nats.go, which holds its own while
+// it dials.
+func (c *conn) Away() error {
+	c.mu.Lock()
+	s := c.session
+	c.mu.Unlock()
+	if s.ctx.Err() != nil {
+		return errAway
+	}
+	return nil
+}
+
+var _ driver.Monitor = (*conn)(nil)
+
 // waitOnline returns when there is a connection; an error when ctx ends before or there will be none.
 func (c *conn) waitOnline(ctx context.Context) error {
 	for {
