@@ -121,7 +121,7 @@ func TestPollsWhatNobodyTakesIsReleased(t *testing.T) {
 		defer cancel()
 		var wg sync.WaitGroup
 		wg.Go(func() {
-			if ds, err := r.wait(ctx, 1); len(ds) != 0 || err != nil {
+			if ds, err := r.wait(ctx, 3); len(ds) != 0 || err != nil {
 				t.Errorf("got %v, %v", ds, err)
 			}
 		})
