@@ -247,12 +247,17 @@ var _ driver.Monitor = (*conn)(nil)
 func (c *conn) waitOnline(ctx context.Context) error {
 	for {
 		c.mu.Lock()
-		up, renewed := c.session.ctx.Err() == nil, c.renewed
+		s, renewed := c.session, c.renewed
 		c.mu.Unlock()
-		if up {
+		ended := s.ctx.Done()
+		switch {
+		case s.ctx.Err() != nil:
+			ended = nil
+		case c.nc.IsConnected():
 			return nil
 		}
 		select {
+		case <-ended: // it was lost just now, and is told in a moment
 		case <-renewed:
 		case <-ctx.Done():
 			return ctx.Err()
@@ -260,6 +265,11 @@ func (c *conn) waitOnline(ctx context.Context) error {
 			return fmt.Errorf("nats: %w", natsgo.ErrConnectionClosed)
 		}
 	}
+}
+
+// away reports whether err says that there was no connection: waitOnline mends it.
+func away(err error) bool {
+	return errors.Is(err, natsgo.ErrReconnectBufExceeded) || errors.Is(err, natsgo.ErrDisconnected)
 }
 
 // request sends one message and waits for its answer, until ctx ends or the connection breaks. sent says that the server may have it.

@@ -169,7 +169,9 @@ func (s *cursorSource) Receive(ctx context.Context, into []driver.Delivery) (int
 			if ctx.Err() != nil {
 				return 0, nil
 			}
-			return 0, err
+			if !away(err) {
+				return 0, err
+			}
 		}
 	}
 }

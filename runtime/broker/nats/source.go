@@ -178,7 +178,9 @@ func (s *durableSource) take(ctx context.Context, p *puller, limit int) ([]arriv
 			if ctx.Err() != nil {
 				return nil, nil
 			}
-			return nil, err
+			if !away(err) {
+				return nil, err
+			}
 		}
 	}
 }
