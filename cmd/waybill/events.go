@@ -20,6 +20,8 @@ type event struct {
 	Address   string `json:"address,omitempty"`
 	Guarantee string `json:"guarantee,omitempty"`
 	Ordering  string `json:"ordering,omitempty"`
+	// DeadLetter is the broker object that takes what cannot be delivered; a Mailbox with that externalName reads it.
+	DeadLetter string `json:"deadLetter,omitempty"`
 }
 
 // A drainedEvent ends the run.
@@ -48,7 +50,7 @@ func (s *speaker) ready(outcomes []compile.Outcome, elsewhere *compile.Result, a
 	if s.json {
 		for i := range outcomes {
 			o := &outcomes[i]
-			s.line(event{"ready", o.Resource.Kind, o.Resource.Namespace, o.Resource.Name, address(o), o.Effective.Guarantee, o.Effective.Ordering})
+			s.line(event{"ready", o.Resource.Kind, o.Resource.Namespace, o.Resource.Name, address(o), o.Effective.Guarantee, o.Effective.Ordering, deadLetter(o)})
 		}
 		return
 	}
@@ -61,6 +63,9 @@ func (s *speaker) ready(outcomes []compile.Outcome, elsewhere *compile.Result, a
 	_ = w.Flush() // what cannot be printed cannot be told
 	for i := range outcomes {
 		o := &outcomes[i]
+		if dead := deadLetter(o); dead != "" {
+			fmt.Fprintf(s.out, "%s: what cannot be delivered goes to %s\n", o.Resource, dead)
+		}
 		there := elsewhere.Outcome(o.Resource)
 		if there == nil || there.Effective.Guarantee == o.Effective.Guarantee && there.Effective.Ordering == o.Effective.Ordering {
 			continue
@@ -68,6 +73,14 @@ func (s *speaker) ready(outcomes []compile.Outcome, elsewhere *compile.Result, a
 		fmt.Fprintf(s.out, "%s: in the cluster %s, ordering %s; here %s, ordering %s\n", o.Resource,
 			dash(there.Effective.Guarantee), dash(there.Effective.Ordering), dash(o.Effective.Guarantee), dash(o.Effective.Ordering))
 	}
+}
+
+// deadLetter is the name of the object that takes what o cannot deliver, "" where there is none.
+func deadLetter(o *compile.Outcome) string {
+	if o.DeadLetter == nil {
+		return ""
+	}
+	return o.DeadLetter.Name
 }
 
 func dash(s string) string {
@@ -83,6 +96,13 @@ func (s *speaker) up(took time.Duration) {
 		return
 	}
 	fmt.Fprintf(s.out, "up after %d ms; Ctrl-C drains and stops\n", took.Milliseconds())
+}
+
+// draining tells a person what the silence after Ctrl-C is.
+func (s *speaker) draining(limit time.Duration) {
+	if !s.json {
+		fmt.Fprintf(s.out, "draining for up to %s; Ctrl-C again ends at once\n", limit)
+	}
 }
 
 // drained tells what the drain finished and handed back, and returns whether it was complete.

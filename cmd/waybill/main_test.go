@@ -247,6 +247,38 @@ func TestABrokerOnTheCommandLineTakesTheDeclaredOnesPlace(t *testing.T) {
 	}
 }
 
+// Whoever waits for "up" publishes then: it must not come before everything runs.
+func TestNothingIsReadyWhileItsBrokerIsAway(t *testing.T) {
+	free, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	address := free.Addr().String()
+	free.Close()
+	p := start(t, "-f", write(t, embedded), "--ephemeral", "--port", "0", "--broker", "main=nats://"+address)
+	select {
+	case <-p.up:
+		t.Error("up without its broker")
+	case <-p.ended:
+		t.Fatalf("ended: %v\n%s", p.err, p.stderr.String())
+	case <-time.After(2 * time.Second):
+	}
+	p.signal(syscall.SIGINT)
+	if p.exitCode() != exitPartly {
+		t.Errorf("exit code %d, want %d", p.exitCode(), exitPartly)
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, e := range p.events {
+		if e.Event == "ready" || e.Event == "up" {
+			t.Errorf("told %+v", e)
+		}
+	}
+	if !strings.Contains(p.stderr.String(), address) {
+		t.Errorf("does not say which broker is away:\n%s", p.stderr.String())
+	}
+}
+
 func TestBrokerURLs(t *testing.T) {
 	for flag, want := range map[string]brokerURL{
 		"main=embedded:":                      {name: "main", protocol: "Embedded"},

@@ -81,6 +81,7 @@ func run(ctx context.Context, f *runFlags, stdout, stderr io.Writer) (err error)
 		return &exit{exitUsage, err}
 	}
 	actual := compile.Compile(in)
+	unused(stderr, urls, mapped, actual.Plans())
 	refused := l.diagnostics(actual.Diagnostics, func(compile.Diagnostic) bool { return true })
 	report(f.output, stdout, stderr, refused)
 
@@ -95,7 +96,9 @@ func run(ctx context.Context, f *runFlags, stdout, stderr io.Writer) (err error)
 	}
 	defer listener.Close()
 
-	log := slog.New(slog.NewTextHandler(stderr, &slog.HandlerOptions{Level: slog.LevelWarn}))
+	say := &speaker{stdout, f.value == "json"}
+	show := newDisplay(stdout, stderr, say.json)
+	log := slog.New(slog.NewTextHandler(show, &slog.HandlerOptions{Level: slog.LevelWarn}))
 	lap := &laptop{state: st, secrets: secrets, services: mapped, origin: "http://" + listener.Addr().String()}
 	outcomes, missing := lap.runnable(l, &actual)
 	report(f.output, stdout, stderr, missing)
@@ -125,12 +128,13 @@ func run(ctx context.Context, f *runFlags, stdout, stderr io.Writer) (err error)
 	go func() { served <- server.Serve(listener) }()
 
 	eng.Start(ctx, plans)
-	say := &speaker{stdout, f.value == "json"}
-	say.ready(outcomes, &wanted, lap.address)
-	say.up(time.Since(began))
-	partly := len(refused)+len(missing) > 0 || eng.Ready() != nil
-
-	watch(ctx, eng, stdout, stderr, say.json)
+	all := say.announce(ctx, eng, outcomes, &wanted, lap.address, func() { show.pending(eng) })
+	if ctx.Err() == nil {
+		say.up(time.Since(began))
+	}
+	partly := len(refused)+len(missing) > 0 || !all
+	show.watch(ctx, eng)
+	say.draining(f.drain)
 
 	drainCtx, cancel := context.WithTimeout(context.Background(), f.drain)
 	defer cancel()

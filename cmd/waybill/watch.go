@@ -6,6 +6,7 @@ import (
 	"io"
 	"os"
 	"strings"
+	"sync"
 	"text/tabwriter"
 	"time"
 
@@ -16,18 +17,46 @@ import (
 
 const refresh = 500 * time.Millisecond
 
-// watch shows what goes on until ctx ends: a table that is drawn anew on a terminal, else a line whenever a resource's state changes.
-func watch(ctx context.Context, eng *engine.Engine, stdout, stderr io.Writer, quiet bool) {
+// A display shows what goes on: on a terminal a table that is drawn anew, else a line whenever a resource's state changes. Log lines are
+// written through it, so that they stay above the table and are not drawn over.
+type display struct {
+	log   io.Writer
+	table *os.File // nil: no terminal, or the output is for a program
+
+	mu    sync.Mutex
+	lines int               // of the table as it stands on the screen
+	last  map[string]string // what was told of each resource
+}
+
+func newDisplay(stdout, stderr io.Writer, json bool) *display {
+	d := &display{log: stderr, last: map[string]string{}}
+	if f, ok := stdout.(*os.File); ok && !json && term.IsTerminal(int(f.Fd())) {
+		d.table = f
+	}
+	return d
+}
+
+// Write writes a log line; the next refresh draws the table below it.
+func (d *display) Write(line []byte) (int, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.erase()
+	return d.log.Write(line)
+}
+
+// watch shows eng until ctx ends.
+func (d *display) watch(ctx context.Context, eng *engine.Engine) {
 	tick := time.NewTicker(refresh)
 	defer tick.Stop()
-	var draw func([]engine.Status)
-	if f, ok := stdout.(*os.File); ok && !quiet && term.IsTerminal(int(f.Fd())) {
-		draw = (&table{out: f, width: func() int { w, _, _ := term.GetSize(int(f.Fd())); return w }}).draw
-	} else {
-		draw = (&changes{out: stderr, last: map[string]string{}}).tell
-	}
 	for {
-		draw(eng.Status())
+		all := eng.Status()
+		d.mu.Lock()
+		if d.table != nil {
+			d.draw(all)
+		} else {
+			d.tell(all)
+		}
+		d.mu.Unlock()
 		select {
 		case <-ctx.Done():
 			return
@@ -36,50 +65,73 @@ func watch(ctx context.Context, eng *engine.Engine, stdout, stderr io.Writer, qu
 	}
 }
 
-// table draws over what it drew before.
-type table struct {
-	out   io.Writer
-	width func() int
-	lines int
+// pending tells why what does not run yet does not.
+func (d *display) pending(eng *engine.Engine) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.tell(eng.Status())
 }
 
-func (t *table) draw(all []engine.Status) {
+func (d *display) erase() {
+	if d.lines > 0 {
+		fmt.Fprintf(d.table, "\x1b[%dA\x1b[J", d.lines)
+		d.lines = 0
+	}
+}
+
+func (d *display) draw(all []engine.Status) {
+	width, height, err := term.GetSize(int(d.table.Fd()))
+	if err != nil || width < 20 || height < 4 {
+		return // nothing could be read there
+	}
 	var b strings.Builder
 	w := tabwriter.NewWriter(&b, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(w, "RESOURCE\tSTATE\tIN\tOUT\tIN FLIGHT\tRETRIED\tDEAD\t")
+	fmt.Fprintln(w, "RESOURCE\tSTATE\tIN\tOUT\tDROPPED\tIN FLIGHT\tHELD\tRETRIED\tDEAD\t")
 	for _, s := range all {
 		c := s.Counts
-		fmt.Fprintf(w, "%s/%s/%s\t%s\t%d\t%d\t%d\t%d\t%d\t%s\n", s.Kind, s.Namespace, s.Name, s.State,
-			c.In, c.Out, c.InFlight, c.Retried, c.DeadLettered, remark(s))
+		fmt.Fprintf(w, "%s/%s/%s\t%s\t%d\t%d\t%d\t%d\t%d\t%d\t%d\t%s\n", s.Kind, s.Namespace, s.Name, s.State,
+			c.In, c.Out, c.Dropped, c.InFlight, c.Held, c.Retried, c.DeadLettered, remark(s))
 	}
 	_ = w.Flush() // into memory
-	if t.lines > 0 {
-		fmt.Fprintf(t.out, "\x1b[%dA\x1b[J", t.lines)
-	}
-	width := max(t.width(), 40)
 	lines := strings.Split(strings.TrimRight(b.String(), "\n"), "\n")
-	for _, line := range lines {
-		if runes := []rune(strings.TrimRight(line, " ")); len(runes) > width {
-			line = string(runes[:width])
-		}
-		fmt.Fprintln(t.out, strings.TrimRight(line, " "))
+	if len(lines) > height-1 { // what does not fit cannot be drawn over later
+		hidden := len(lines) - (height - 2)
+		lines = append(lines[:height-2], fmt.Sprintf("… and %d more", hidden))
 	}
-	t.lines = len(lines)
+	d.erase()
+	for _, line := range lines {
+		line = strings.TrimRight(line, " ")
+		if runes := []rune(line); len(runes) > width-1 {
+			line = string(runes[:width-1])
+		}
+		fmt.Fprintln(d.table, line)
+	}
+	d.lines = len(lines)
 }
 
-// changes tells of a resource when its state or what it waits for is another than before.
-type changes struct {
-	out  io.Writer
-	last map[string]string
-}
-
-func (c *changes) tell(all []engine.Status) {
+// tell writes of each resource whose state, or what it struggles with, is another than before; those of which the same is to be said in one
+// line.
+func (d *display) tell(all []engine.Status) {
+	var order []string
+	changed := map[string][]string{}
 	for _, s := range all {
 		name, now := s.Kind+"/"+s.Namespace+"/"+s.Name, strings.TrimSpace(string(s.State)+" "+remark(s))
-		if before, seen := c.last[name]; before != now && (seen || s.State != engine.Running) {
-			fmt.Fprintf(c.out, "%s: %s\n", name, now)
+		before, seen := d.last[name]
+		d.last[name] = now
+		if before == now || s.State == engine.Starting || !seen && s.State == engine.Running {
+			continue
 		}
-		c.last[name] = now
+		if changed[now] == nil {
+			order = append(order, now)
+		}
+		changed[now] = append(changed[now], name)
+	}
+	for _, now := range order {
+		names := changed[now]
+		if more := len(names) - 3; more > 0 {
+			names = append(names[:3:3], fmt.Sprintf("%d more", more))
+		}
+		fmt.Fprintf(d.log, "%s: %s\n", strings.Join(names, ", "), now)
 	}
 }
 

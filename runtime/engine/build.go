@@ -22,10 +22,15 @@ type buildError struct{ err error }
 func (e *buildError) Error() string { return e.err.Error() }
 func (e *buildError) Unwrap() error { return e.err }
 
-// build makes the parts of a plan. Its brokers are connected.
+// build makes the parts of a plan. Its brokers may still be away.
 func (u *unit) build() (parts, error) {
 	var p parts
 	var err error
+	for _, spec := range u.plan.Brokers {
+		if _, err := u.broker(spec.Name); err != nil {
+			return p, err
+		}
+	}
 	switch {
 	case u.plan.Topic != nil:
 		p.gateway, err = gateway.NewTopic(*u.plan.Topic, u.gatewayDeps())
@@ -57,7 +62,10 @@ func (u *unit) gatewayDeps() gateway.Deps {
 		Desk: func(name string) *reply.Desk {
 			return u.engine.desks.get(u.mustBroker(name), ns, u.log)
 		},
-		Sender:    u.sender,
+		Sender: func(name string) *reply.Sender {
+			return u.engine.desks.sender(u.mustBroker(name), ns)
+		},
+		Paused:    u.plan.Paused,
 		LeaseKeys: func() ([][]byte, error) { return u.engine.host.LeaseKeys, nil },
 		Log:       u.engine.host.Log,
 	}
@@ -77,7 +85,7 @@ func (u *unit) desk() *reply.Desk {
 	return u.engine.desks.get(u.mustBroker(to), u.plan.Resource.Namespace, u.log)
 }
 
-// mustBroker is for names that the plan's own parts use: start has connected them all.
+// mustBroker is for names that the plan's own parts use, after build has seen that there is a driver for each.
 func (u *unit) mustBroker(name string) *broker.Broker {
 	b, err := u.broker(name)
 	if err != nil {
@@ -86,13 +94,9 @@ func (u *unit) mustBroker(name string) *broker.Broker {
 	return b
 }
 
-func (u *unit) sender(brokerName string) *reply.Sender {
-	return reply.NewSender(u.plan.Resource.Namespace, u.mustBroker(brokerName).Reply)
-}
-
 func (u *unit) buildFlow(p *plan.Flow) (*flow.Flow, error) {
 	source := u.mustBroker(p.Source.Object.Broker)
-	requesters := u.sender(p.Source.Object.Broker)
+	requesters := u.engine.desks.sender(source, u.plan.Resource.Namespace)
 
 	var stages []flow.Stage
 	for _, s := range p.Steps {

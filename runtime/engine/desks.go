@@ -10,10 +10,11 @@ import (
 	"github.com/waybill-dev/waybill/runtime/reply"
 )
 
-// desks keeps one reply.Desk, and so one inbox, for each connection and namespace.
+// desks keeps one reply.Desk, and so one inbox, and one reply.Sender for each connection and namespace.
 type desks struct {
-	mu   sync.Mutex
-	open map[desk]*reply.Desk
+	mu      sync.Mutex
+	open    map[desk]*reply.Desk
+	senders map[desk]*reply.Sender
 }
 
 type desk struct {
@@ -21,7 +22,19 @@ type desk struct {
 	namespace string
 }
 
-func newDesks() *desks { return &desks{open: map[desk]*reply.Desk{}} }
+func newDesks() *desks {
+	return &desks{open: map[desk]*reply.Desk{}, senders: map[desk]*reply.Sender{}}
+}
+
+func (d *desks) sender(b *broker.Broker, namespace string) *reply.Sender {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	id := desk{b, namespace}
+	if d.senders[id] == nil {
+		d.senders[id] = reply.NewSender(namespace, b.Reply)
+	}
+	return d.senders[id]
+}
 
 func (d *desks) get(b *broker.Broker, namespace string, log *slog.Logger) *reply.Desk {
 	d.mu.Lock()

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"log/slog"
 	"net/http"
+	"strings"
 	"sync"
 	"time"
 
@@ -113,7 +114,7 @@ func (e *Engine) Ready() error {
 	}
 	for _, u := range e.units {
 		if s := u.status(); s.State == Starting || s.State == Waiting {
-			return errors.New(u.plan.Resource.String() + " is " + string(s.State) + ": " + s.Message)
+			return errors.New(strings.TrimSuffix(u.plan.Resource.String()+" is "+string(s.State)+": "+s.Message, ": "))
 		}
 	}
 	return nil

@@ -149,6 +149,9 @@ func TestWhatCannotStartNeverStopsItsNeighbourAndStartsWhenItCan(t *testing.T) {
 	if s := state(t, e, "elsewhere"); s.State != engine.Waiting || !strings.Contains(s.Message, address.String()) {
 		t.Errorf("the topic on the broker that is away: %+v", s)
 	}
+	if code, answer := post(t, e, "/default/topics/elsewhere", `{}`); code != http.StatusServiceUnavailable {
+		t.Errorf("its gateway answers %d %s", code, answer)
+	}
 	if s := state(t, e, "kafka"); s.State != engine.Failed || !strings.Contains(s.Message, "no driver") {
 		t.Errorf("the topic on a broker without a driver: %+v", s)
 	}

@@ -41,9 +41,6 @@ func (u *unit) ensure(ctx context.Context) error {
 }
 
 func ensureOne(ctx context.Context, b *broker.Broker, o plan.Object) error {
-	if err := b.WaitReady(ctx); err != nil {
-		return err
-	}
 	admin, err := b.Admin(ctx)
 	if err != nil {
 		return err

@@ -45,7 +45,7 @@ func (r *router) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 	if h == nil {
 		w.Header().Set("Content-Type", "application/problem+json")
 		w.WriteHeader(http.StatusNotFound)
-		json.NewEncoder(w).Encode(map[string]any{"title": "Not Found", "status": http.StatusNotFound,
+		json.NewEncoder(w).Encode(map[string]any{"title": "Not Found", "status": http.StatusNotFound, "reason": "NotFound",
 			"detail": "nothing is served at this address; /status lists what is"})
 		return
 	}

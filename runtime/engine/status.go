@@ -25,7 +25,9 @@ type Status struct {
 	Kind      string `json:"kind"`
 	Namespace string `json:"namespace"`
 	Name      string `json:"name"`
-	State     State  `json:"state"`
+	// Path is where its gateway is served, from the root of the host's address; "" where it has none.
+	Path  string `json:"path,omitempty"`
+	State State  `json:"state"`
 	// Condition is what a running flow struggles with, in a word: DestinationDown, RetryWindowFull, …
 	Condition string `json:"condition,omitempty"`
 	Message   string `json:"message,omitempty"`
@@ -54,6 +56,10 @@ func (u *unit) status() Status {
 	u.mu.Unlock()
 
 	if p.gateway != nil {
+		s.Path = u.engine.host.Base(u.plan.Resource)
+		if e := u.plan.Endpoint; e != nil {
+			s.Path += e.Path
+		}
 		g := p.gateway.Stats()
 		s.Gateway = &g
 		s.Counts.In += uint64(g.Stored)

@@ -36,6 +36,7 @@ type unit struct {
 	state   State
 	message string
 	parts   parts
+	started bool // the flow runs, and so can be drained
 }
 
 // parts are what a plan becomes: a Mailbox with a handler has a gateway and a flow, the others one of the three.
@@ -71,8 +72,22 @@ func (u *unit) broker(name string) (*broker.Broker, error) {
 	return nil, &buildError{fmt.Errorf("the plan of %s names no broker %q", u.plan.Resource, name)}
 }
 
-// launch starts the unit. When the first try fails it goes on trying in the background, unless it can never succeed.
+// launch starts the unit. Its gateway is there at once, to answer 503 while the broker is away. When the first try to start the rest fails
+// it goes on trying in the background.
 func (u *unit) launch(ctx context.Context) {
+	p, err := u.build()
+	if err != nil {
+		u.set(Failed, err.Error())
+		u.log.Error("cannot be run", "error", err)
+		return
+	}
+	u.mu.Lock()
+	u.parts = p
+	u.mu.Unlock()
+	if p.gateway != nil {
+		u.engine.router.add(u.engine.host.Base(u.plan.Resource), p.gateway)
+	}
+
 	first, cancel := context.WithTimeout(ctx, startTimeout)
 	defer cancel()
 	if u.try(first) {
@@ -98,7 +113,6 @@ func (u *unit) launch(ctx context.Context) {
 // try starts the unit and reports whether there is nothing left to try.
 func (u *unit) try(ctx context.Context) bool {
 	err := u.start(ctx)
-	var fatal *buildError
 	switch {
 	case err == nil:
 		running := Running
@@ -107,13 +121,11 @@ func (u *unit) try(ctx context.Context) bool {
 		}
 		u.set(running, "")
 		return true
-	case errors.As(err, &fatal):
-		u.set(Failed, err.Error())
-		u.log.Error("cannot be run", "error", err)
-		return true
+	case errors.Is(ctx.Err(), context.Canceled):
+		return u.ctx.Err() != nil // told to stop: that says nothing about the resource
 	default:
 		if u.set(Waiting, err.Error()) {
-			u.log.Warn("waits", "error", err)
+			u.log.Info("waits", "error", err)
 		}
 		return false
 	}
@@ -131,11 +143,6 @@ func (u *unit) set(s State, message string) bool {
 }
 
 func (u *unit) start(ctx context.Context) error {
-	if u.engine.host.Administer {
-		if err := u.ensure(ctx); err != nil {
-			return err
-		}
-	}
 	for _, spec := range u.plan.Brokers {
 		b, err := u.broker(spec.Name)
 		if err != nil {
@@ -145,9 +152,10 @@ func (u *unit) start(ctx context.Context) error {
 			return err
 		}
 	}
-	p, err := u.build()
-	if err != nil {
-		return err
+	if u.engine.host.Administer {
+		if err := u.ensure(ctx); err != nil {
+			return err
+		}
 	}
 	if d := u.desk(); d != nil {
 		if err := d.Ready(ctx); err != nil {
@@ -160,15 +168,12 @@ func (u *unit) start(ctx context.Context) error {
 	if u.state == Draining || u.state == Stopped {
 		return nil
 	}
-	u.parts = p
-	if p.gateway != nil {
-		u.engine.router.add(u.engine.host.Base(u.plan.Resource), p.gateway)
+	if f := u.parts.flow; f != nil {
+		u.started = true
+		u.work.Go(func() { u.ended(f.Run(u.ctx)) })
 	}
-	if p.flow != nil {
-		u.work.Go(func() { u.ended(p.flow.Run(u.ctx)) })
-	}
-	if p.poller != nil {
-		u.work.Go(func() { u.ended(p.poller.Run(u.ctx)) })
+	if p := u.parts.poller; p != nil {
+		u.work.Go(func() { u.ended(p.Run(u.ctx)) })
 	}
 	return nil
 }
@@ -207,10 +212,10 @@ type Drained struct {
 
 func (u *unit) drain(ctx context.Context) Drained {
 	u.mu.Lock()
-	p := u.parts
+	p, started := u.parts, u.started
 	u.mu.Unlock()
 	d := Drained{Resource: u.plan.Resource}
-	if p.flow != nil {
+	if started {
 		d.Drained = p.flow.Drain(ctx)
 	}
 	u.stop()
