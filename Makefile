@@ -90,6 +90,10 @@ bench: ## Run the benchmarks and keep them in bin/bench.txt. BASE=FILE compares 
 	@go test -run '^$$' -bench . -benchmem $(ARGS) $(or $(PACKAGES),./...) | tee bin/bench.txt
 	@if [[ -n "$(BASE)" ]]; then $(benchstat) "$(BASE)" bin/bench.txt; fi
 
+.PHONY: bench-flow
+bench-flow: ## Measure a pipeline on NATS beside raw client loops, in one run. ARGS="-messages N -rounds N -sync -cpuprofile FILE".
+	@go run ./test/bench $(ARGS)
+
 .PHONY: clean
 clean: ## Remove what was built. State of `make run` stays in .waybill.
 	@rm -rf bin

@@ -304,3 +304,13 @@ func TestBrokerURLs(t *testing.T) {
 		}
 	}
 }
+
+func TestEverySampleRunsAndDrains(t *testing.T) {
+	for _, folder := range []string{"../../config/samples", "../../config/samples/quickstart"} {
+		p := start(t, "-f", folder, "--ephemeral", "--port", "0").waitUp()
+		p.signal(syscall.SIGINT)
+		if p.exitCode() != exitDone {
+			t.Errorf("%s: exit code %d\n%s", folder, p.exitCode(), p.stderr.String())
+		}
+	}
+}
