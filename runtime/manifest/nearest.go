@@ -4,9 +4,30 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+
+	"k8s.io/apiextensions-apiserver/pkg/apiserver/schema"
 )
 
 func contains(list []string, s string) bool { return slices.Contains(list, s) }
+
+// belongsUnder names the field beside an unknown one that has a field of that name: what is written one level too far to the left. "" when
+// there is none, or more than one.
+func belongsUnder(name, path string, s *schema.Structural) string {
+	var under []string
+	for sibling, p := range s.Properties {
+		if _, ok := p.Properties[name]; ok && sibling != "status" {
+			under = append(under, sibling)
+		}
+	}
+	// The schema leaves metadata to the API server.
+	if path == "" && contains([]string{"name", "namespace", "labels", "annotations"}, name) {
+		under = append(under, "metadata")
+	}
+	if len(under) != 1 {
+		return ""
+	}
+	return under[0]
+}
 
 // unknown says that a field is not known, and which may have been meant.
 func unknown(name string, known []string) string {

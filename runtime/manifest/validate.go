@@ -139,7 +139,11 @@ func (o *object) unknownFields(n *yaml.Node, s *schema.Structural, path string, 
 			if near := nearest(k.Value, known); near != "" {
 				m.meant[join(path, near)] = true
 			}
-			o.refuse(Diagnostic{Line: k.Line, Field: join(path, k.Value), Reason: string(v1alpha1.ReasonUnknownField), Message: unknown(k.Value, known)})
+			says := unknown(k.Value, known)
+			if under := belongsUnder(k.Value, path, s); under != "" {
+				says = "unknown field: it belongs under " + under + "; indent it"
+			}
+			o.refuse(Diagnostic{Line: k.Line, Field: join(path, k.Value), Reason: string(v1alpha1.ReasonUnknownField), Message: says})
 		}
 	}
 }
