@@ -1,7 +1,6 @@
 package gateway
 
 import (
-	"context"
 	"net/http"
 	"time"
 
@@ -100,14 +99,4 @@ func (in *intake) notStored(errs []error) problem {
 	}
 	p.Results = results
 	return p
-}
-
-// storeOne stores the single event of in before ctx ends. It reports false when it has answered.
-func (f *front) storeOne(ctx context.Context, w http.ResponseWriter, in *intake) bool {
-	id := in.events[0].ID
-	if errs := f.store.stored(ctx, in); errs != nil {
-		f.refuse(w, storeProblem(errs[0], id))
-		return false
-	}
-	return true
 }

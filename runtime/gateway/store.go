@@ -94,6 +94,12 @@ func (s *store) stored(ctx context.Context, in *intake) []error {
 	if err != nil {
 		return repeated(err, n)
 	}
+	return s.await(ctx, e)
+}
+
+// await waits for the result of an entry that nobody else waits for. When ctx ends first the entry is taken back, unless it is on its way.
+func (s *store) await(ctx context.Context, e *entry) []error {
+	n := len(e.events)
 	select {
 	case <-e.done:
 		return e.errs
@@ -265,6 +271,9 @@ func (s *store) logLost(errs []error) {
 // passes reports whether an event that failed so may be stored when it is tried again. A full object is not waited for: what came after
 // would wait too.
 func passes(err error) bool {
+	if errors.Is(err, driver.ErrHeldBack) { // it wraps what another event failed with
+		return true
+	}
 	for _, never := range [...]error{driver.ErrTooLarge, driver.ErrInvalid, driver.ErrFull, driver.ErrMissing, driver.ErrNoSubscription, broker.ErrClosed} {
 		if errors.Is(err, never) {
 			return false
@@ -314,6 +323,8 @@ func (s *store) giveUp() {
 func storeProblem(err error, id string) problem {
 	p := problem{Status: http.StatusServiceUnavailable, ID: id, RetryAfter: 2 * time.Second}
 	switch {
+	case errors.Is(err, driver.ErrHeldBack): // first: it wraps what another event failed with
+		p.Reason, p.Detail, p.RetryAfter = "NotStored", "an event before it with the same key was not stored, so neither was this one; try again", time.Second
 	case errors.Is(err, driver.ErrFull):
 		p.Status, p.Reason, p.Detail, p.RetryAfter = http.StatusInsufficientStorage, "Full", "it is full: messages must be taken from it first", 0
 	case errors.Is(err, driver.ErrTooLarge):

@@ -12,6 +12,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/waybill-dev/waybill/runtime/broker"
 	"github.com/waybill-dev/waybill/runtime/broker/driver"
 	"github.com/waybill-dev/waybill/runtime/message"
 )
@@ -172,6 +173,55 @@ func TestStoreKeepsAcceptedEventsUntilTheyAreStored(t *testing.T) {
 		}
 		if _, err := s.put(take(b, "late"), true); !errors.Is(err, errBuffersFull) {
 			t.Fatalf("got %v", err)
+		}
+	})
+}
+
+func TestStoreBehindAnotherRequestsFailure(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		block := make(chan struct{})
+		var stored []string
+		publish := func(_ context.Context, ms []message.Message) []error {
+			<-block
+			errs := make([]error, len(ms))
+			for i, m := range ms {
+				switch { // as a broker.Publisher does for one key
+				case m.ID == "large":
+					errs[i] = driver.ErrTooLarge
+				case i > 0 && errs[i-1] != nil:
+					errs[i] = fmt.Errorf("%w: %w", broker.ErrHeld, driver.ErrTooLarge)
+				default:
+					stored = append(stored, m.ID)
+				}
+			}
+			return errs
+		}
+		c, b := &counters{}, &budget{limit: 1 << 20}
+		s := newStore(publish, b, c, slog.New(slog.DiscardHandler))
+		if _, err := s.put(take(b, "on its way"), true); err != nil {
+			t.Fatal(err)
+		}
+		synctest.Wait()
+		if _, err := s.put(take(b, "large"), false); err != nil {
+			t.Fatal(err)
+		}
+		healthy, err := s.put(take(b, "healthy"), false)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := s.put(take(b, "accepted"), true); err != nil {
+			t.Fatal(err)
+		}
+		close(block)
+		<-healthy.done
+		if p := storeProblem(healthy.errs[0], "healthy"); p.Status != http.StatusServiceUnavailable || p.Reason != "NotStored" || p.RetryAfter == 0 {
+			t.Errorf("got %+v", p)
+		}
+		if err := s.drain(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if fmt.Sprint(stored) != "[on its way accepted]" || c.lost.Load() != 0 {
+			t.Errorf("stored %v, lost %d", stored, c.lost.Load())
 		}
 	})
 }

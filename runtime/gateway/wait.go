@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/waybill-dev/waybill/runtime/broker"
+	"github.com/waybill-dev/waybill/runtime/broker/driver"
 	"github.com/waybill-dev/waybill/runtime/message"
 	"github.com/waybill-dev/waybill/runtime/message/cehttp"
 	"github.com/waybill-dev/waybill/runtime/reply"
@@ -45,7 +46,7 @@ func (f *front) ask(w http.ResponseWriter, r *http.Request, b *broker.Broker, de
 	defer cancel()
 	m := &in.events[0]
 	id := m.ID
-	call, err := desk.Expect(m.Source, id, q.want)
+	call, err := desk.Expect(reply.Request{Target: f.deps.Resource.String(), Source: m.Source, ID: id, Want: q.want}, f.expiry(m, q))
 	if err != nil {
 		f.refuse(w, problem{Status: http.StatusServiceUnavailable, Reason: "BrokerAway", Detail: "replies cannot be received now; try again", RetryAfter: 2 * time.Second})
 		return
@@ -53,31 +54,63 @@ func (f *front) ask(w http.ResponseWriter, r *http.Request, b *broker.Broker, de
 	defer call.Close()
 	if !call.Joined {
 		*m = call.Stamp(*m)
-		if q.expires {
-			*m = f.expiring(*m, q.timeout)
-		}
-		if !f.storeOne(ctx, w, in) {
+		if err := f.storeRequest(ctx, call, in); err != nil {
+			f.refuse(w, storeProblem(err, id))
 			return
 		}
 		in.events[0] = message.Message{} // its data need not stay in memory while we wait
 	}
-	a, err := call.Wait(ctx)
-	if err != nil {
+	switch a, err := call.Wait(ctx); {
+	case err == nil:
+		f.respond(w, id, a)
+	case ctx.Err() == nil: // the one that it joined could not be stored
+		f.refuse(w, storeProblem(err, id))
+	default:
 		f.stats.timedOut.Add(1)
 		f.refuse(w, problem{Status: http.StatusGatewayTimeout, Reason: "OutcomeUnknown", ID: id,
 			Detail: "no answer came in time; the outcome is unknown. The event is stored and may still be processed"})
-		return
 	}
-	f.respond(w, id, a)
 }
 
-// expiring stamps when the requester gives up, unless the event says an earlier time itself.
-func (f *front) expiring(m message.Message, timeout time.Duration) message.Message {
-	at := f.deps.Now().Add(timeout)
-	if own, err := time.Parse(time.RFC3339, m.Attribute(message.ExpiryTime)); err == nil && own.Before(at) {
-		return m
+// storeRequest stores the single event of in. Others may have joined the call: when it cannot be stored their waits end with the error, and
+// when ctx ends, because this client is gone, it is stored for them all the same.
+func (f *front) storeRequest(ctx context.Context, call *reply.Call, in *intake) error {
+	e, err := f.store.put(in, false)
+	if err != nil {
+		call.Fail(err)
+		return err
 	}
-	return m.With(message.ExpiryTime, at.UTC().Format(time.RFC3339Nano))
+	select {
+	case <-e.done:
+	case <-ctx.Done():
+		if call.Close() {
+			go func() {
+				ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), publishTimeout)
+				defer cancel()
+				if errs := f.store.await(ctx, e); errs != nil {
+					call.Fail(errs[0])
+				}
+			}()
+			return driver.ErrUnknown
+		}
+	}
+	if errs := f.store.await(ctx, e); errs != nil {
+		call.Fail(errs[0])
+		return errs[0]
+	}
+	return nil
+}
+
+// expiry is when the requester gives up, unless the event says an earlier time itself; zero: the request does not expire.
+func (f *front) expiry(m *message.Message, q request) time.Time {
+	if !q.expires {
+		return time.Time{}
+	}
+	at := f.deps.Now().Add(q.timeout)
+	if own, err := time.Parse(time.RFC3339, m.Attribute(message.ExpiryTime)); err == nil && own.Before(at) {
+		return own
+	}
+	return at
 }
 
 // respond writes an answer to a requester.

@@ -8,6 +8,7 @@ import (
 	"encoding/base64"
 	"errors"
 	"log/slog"
+	"strconv"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -19,7 +20,8 @@ import (
 // ErrAway says that no inbox is open: a request sent now could not be answered.
 var ErrAway = errors.New("the inbox for replies is not open: the broker is away")
 
-// How many answered requests a Desk remembers to tell a duplicate answer from a late one.
+// How many requests a Desk remembers: those answered, to tell a duplicate answer from a late one, and those asked, so that a repetition is
+// one.
 const remembered = 4096
 
 // Desk is where requests wait for their answers. It keeps one inbox open and opens it again when it is lost. Safe for concurrent use.
@@ -28,41 +30,50 @@ type Desk struct {
 	log  *slog.Logger
 	stop context.CancelFunc
 	done chan struct{}
-	key  []byte // makes correlations of pairs
+	key  []byte // makes correlations of requests
 
 	mu       sync.Mutex
 	address  string
 	opened   chan struct{} // closed while an inbox is open
-	byPair   map[pair]*waiting
+	waiting  map[Request]*waiting
 	byID     map[string]*waiting // by correlation
 	answered map[string]struct{}
 	ring     [remembered]string // the keys of answered, oldest at next
 	next     int
+	asked    map[string]time.Time // by correlation: when requests expire, whether anybody still waits for them or not
+	askedBy  [remembered]string   // the keys of asked, oldest at askedAt
+	askedAt  int
 
 	late, duplicate, malformed, delivered, repeated atomic.Int64
 }
 
-// pair identifies a request: CloudEvents' source and id, and what is waited for.
-type pair struct {
-	source, id string
-	want       Kind
+// Request identifies a request. Two that are equal in all of it are one: the second joins the first.
+type Request struct {
+	// Target is where it goes: what waits at one resource never gets the answer of another, whatever ids clients choose.
+	Target string
+	// Source and ID are the event's.
+	Source, ID string
+	// Want is what is waited for: Reply or Processed.
+	Want Kind
 }
 
 // waiting is one request with everybody who waits for it.
 type waiting struct {
-	pair        pair
+	request     Request
 	correlation string
 	address     string
+	expires     time.Time // zero: never
 	calls       int
-	done        chan struct{} // closed once answer is set
+	done        chan struct{} // closed once answer or err is set
 	answer      Answer
+	err         error
 }
 
 // NewDesk starts a desk over a broker's Inbox. Close ends it.
 func NewDesk(open func(context.Context) (driver.Inbox, error), log *slog.Logger) *Desk {
 	ctx, stop := context.WithCancel(context.Background())
 	d := &Desk{open: open, log: log, stop: stop, done: make(chan struct{}), opened: make(chan struct{}),
-		key: []byte(rand.Text()), byPair: map[pair]*waiting{}, byID: map[string]*waiting{}, answered: map[string]struct{}{}}
+		key: []byte(rand.Text()), waiting: map[Request]*waiting{}, byID: map[string]*waiting{}, answered: map[string]struct{}{}, asked: map[string]time.Time{}}
 	go d.run(ctx)
 	return d
 }
@@ -91,16 +102,16 @@ type Call struct {
 	desk   *Desk
 	w      *waiting
 	closed bool
-	// Joined: a request with the same source and id waits already. It must not be published again; its answer is this call's too.
+	// Joined: the same request waits already. It must not be published again; its answer is this call's too.
 	Joined bool
 }
 
-// Expect registers a waiter for a request before it is published. want is Reply or Processed. ErrAway: no inbox is open.
-func (d *Desk) Expect(source, id string, want Kind) (*Call, error) {
-	p := pair{source, id, want}
+// Expect registers a waiter for a request before it is published. Once expires has passed nobody need begin with the request; zero: it
+// does not expire. ErrAway: no inbox is open.
+func (d *Desk) Expect(r Request, expires time.Time) (*Call, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if w := d.byPair[p]; w != nil {
+	if w := d.waiting[r]; w != nil {
 		w.calls++
 		d.repeated.Add(1)
 		return &Call{desk: d, w: w, Joined: true}, nil
@@ -108,75 +119,117 @@ func (d *Desk) Expect(source, id string, want Kind) (*Call, error) {
 	if d.address == "" {
 		return nil, ErrAway
 	}
-	w := &waiting{pair: p, correlation: d.correlation(p), address: d.address, calls: 1, done: make(chan struct{})}
+	w := &waiting{request: r, correlation: d.correlation(r), address: d.address, calls: 1, done: make(chan struct{})}
+	w.expires = d.expiry(w.correlation, expires)
 	delete(d.answered, w.correlation) // asked anew
-	d.byPair[p] = w
+	d.waiting[r] = w
 	d.byID[w.correlation] = w
 	return &Call{desk: d, w: w}, nil
 }
 
-// correlation is the same for the same pair: when a requester gave up and asks again, the broker may drop the repeated request as a
+// expiry is when a request expires. One that is repeated before the first has expired keeps its expiry, and so is the same message to the
+// broker; after that it is a new one. The caller holds the lock.
+func (d *Desk) expiry(correlation string, expires time.Time) time.Time {
+	if expires.IsZero() {
+		return expires
+	}
+	before, known := d.asked[correlation]
+	if known && time.Now().Before(before) {
+		return before
+	}
+	if !known {
+		delete(d.asked, d.askedBy[d.askedAt])
+		d.askedBy[d.askedAt] = correlation
+		d.askedAt = (d.askedAt + 1) % remembered
+	}
+	d.asked[correlation] = expires
+	return expires
+}
+
+// correlation is the same for the same request: when a requester gave up and asks again, the broker may drop the repeated request as a
 // duplicate, and the answer to the first one is its answer too.
-func (d *Desk) correlation(p pair) string {
+func (d *Desk) correlation(r Request) string {
 	prefix := byte(wantsReply)
-	if p.want == Processed {
+	if r.Want == Processed {
 		prefix = wantsProcessed
 	}
 	h := hmac.New(sha256.New, d.key)
-	h.Write([]byte(p.source))
-	h.Write([]byte{0})
-	h.Write([]byte(p.id))
+	for _, s := range [...]string{r.Target, r.Source, r.ID} {
+		h.Write(strconv.AppendInt(nil, int64(len(s)), 10)) // or two requests could share their bytes
+		h.Write([]byte{0})
+		h.Write([]byte(s))
+	}
 	sum := h.Sum(make([]byte, 0, sha256.Size))
 	return string(base64.RawURLEncoding.AppendEncode([]byte{prefix}, sum[:18]))
 }
 
-// Stamp returns m with the address and correlation that its answer needs.
+// Stamp returns m with the address and correlation that its answer needs, and when it expires.
 func (c *Call) Stamp(m message.Message) message.Message {
 	attrs := make([]message.Attribute, 0, len(m.Attributes)+3)
 	for _, a := range m.Attributes {
-		if a.Name != message.ReplyTo && a.Name != message.Correlation {
+		if a.Name != message.ReplyTo && a.Name != message.Correlation && (a.Name != message.ExpiryTime || c.w.expires.IsZero()) {
 			attrs = append(attrs, a)
 		}
 	}
 	attrs = append(attrs, message.Attribute{Name: message.ReplyTo, Value: c.w.address}, message.Attribute{Name: message.Correlation, Value: c.w.correlation})
+	if !c.w.expires.IsZero() {
+		attrs = append(attrs, message.Attribute{Name: message.ExpiryTime, Value: c.w.expires.UTC().Format(time.RFC3339Nano)})
+	}
 	m.Attributes = attrs
 	return m
 }
 
-// Wait returns the first answer. An answer that is there already wins over an ended ctx.
+// Wait returns the first answer, or the error that the request failed with. What is there already wins over an ended ctx.
 func (c *Call) Wait(ctx context.Context) (Answer, error) {
 	select {
 	case <-c.w.done:
-		return c.w.answer, nil
+		return c.w.answer, c.w.err
 	default:
 	}
 	select {
 	case <-c.w.done:
-		return c.w.answer, nil
+		return c.w.answer, c.w.err
 	case <-ctx.Done():
 		return Answer{}, context.Cause(ctx)
 	}
 }
 
-// Close ends the wait. Once the last waiter of a request has gone, its answer is late.
-func (c *Call) Close() {
+// Fail ends the waits of everybody who waits for this request: it could not be sent.
+func (c *Call) Fail(err error) {
 	d := c.desk
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if c.closed {
-		return
+	select {
+	case <-c.w.done:
+		return // an answer shows that it was sent
+	default:
 	}
-	c.closed = true
-	if c.w.calls--; c.w.calls == 0 {
-		d.forget(c.w)
+	c.w.err = err
+	d.forget(c.w)
+	close(c.w.done)
+}
+
+// Close ends the wait, and reports whether others still wait for the same request. Once the last has gone, its answer is late.
+func (c *Call) Close() (others bool) {
+	d := c.desk
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if !c.closed {
+		c.closed = true
+		if c.w.calls--; c.w.calls == 0 {
+			d.forget(c.w)
+		}
 	}
+	return c.w.calls > 0
 }
 
 // forget takes a request off the books. The caller holds the lock.
 func (d *Desk) forget(w *waiting) {
-	delete(d.byID, w.correlation)
-	if d.byPair[w.pair] == w {
-		delete(d.byPair, w.pair)
+	if d.byID[w.correlation] == w {
+		delete(d.byID, w.correlation)
+	}
+	if d.waiting[w.request] == w {
+		delete(d.waiting, w.request)
 	}
 }
 
@@ -255,7 +308,7 @@ func (d *Desk) deliver(m message.Message) {
 		}
 		return
 	}
-	if a.Kind != Failed && a.Kind != w.pair.want {
+	if a.Kind != Failed && a.Kind != w.request.Want {
 		d.malformed.Add(1) // no Sender does this: the correlation says what is wanted
 		return
 	}

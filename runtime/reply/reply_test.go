@@ -85,7 +85,7 @@ func newDesk(t *testing.T, p *post) (*reply.Desk, *reply.Sender) {
 func expect(t *testing.T, d *reply.Desk, want reply.Kind) (*reply.Call, message.Message) {
 	t.Helper()
 	m := message.Message{ID: "1", Source: "/s", Type: "t"}
-	c, err := d.Expect(m.Source, m.ID, want)
+	c, err := d.Expect(reply.Request{Target: "Mailbox/default/m", Source: m.Source, ID: m.ID, Want: want}, time.Time{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -171,6 +171,99 @@ func TestWhoGaveUpAndAsksAgainGetsTheAnswerToTheFirstRequest(t *testing.T) {
 	})
 }
 
+func TestTheSameEventToAnotherTargetIsAnotherRequest(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d, s := newDesk(t, &post{})
+		defer d.Close()
+		m := message.Message{ID: "1", Source: "/s", Type: "t"}
+		calls := map[string]*reply.Call{}
+		for _, target := range []string{"a", "b"} {
+			c, err := d.Expect(reply.Request{Target: target, Source: m.Source, ID: m.ID, Want: reply.Reply}, time.Time{})
+			if err != nil || c.Joined {
+				t.Fatalf("joined %v, %v", c.Joined, err)
+			}
+			defer c.Close()
+			calls[target] = c
+		}
+		for _, target := range []string{"b", "a"} {
+			request := calls[target].Stamp(m)
+			if err := s.Reply(t.Context(), &request, answer("of "+target, 0)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		for target, c := range calls {
+			if a, err := c.Wait(t.Context()); err != nil || string(a.Message.Data) != "of "+target {
+				t.Errorf("%s got %q, %v", target, a.Message.Data, err)
+			}
+		}
+	})
+}
+
+func TestARepeatedRequestKeepsItsExpiryUntilItIsOver(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d, _ := newDesk(t, &post{})
+		defer d.Close()
+		ask := func(timeout time.Duration) message.Message {
+			c, err := d.Expect(reply.Request{Source: "/s", ID: "1", Want: reply.Reply}, time.Now().Add(timeout))
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer c.Close()
+			return c.Stamp(message.Message{ID: "1", Source: "/s", Type: "t"}.With(message.ExpiryTime, "2999-01-01T00:00:00Z"))
+		}
+		first := ask(time.Minute)
+		time.Sleep(59 * time.Second) // virtual, as everywhere here
+		again := ask(time.Minute)
+		if first.DedupID() != again.DedupID() {
+			t.Errorf("a repetition is another message: %v, %v", first.Attributes, again.Attributes)
+		}
+		time.Sleep(time.Second)
+		anew := ask(time.Minute)
+		if first.DedupID() == anew.DedupID() {
+			t.Errorf("asked anew after the expiry, it is the expired message: %v", anew.Attributes)
+		}
+		at, err := time.Parse(time.RFC3339, anew.Attribute(message.ExpiryTime))
+		if err != nil || !at.Equal(time.Now().Add(time.Minute)) {
+			t.Errorf("expires %s, %v", at, err)
+		}
+	})
+}
+
+func TestARequestThatCannotBeSentEndsAllItsWaits(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d, s := newDesk(t, &post{})
+		defer d.Close()
+		first, _ := expect(t, d, reply.Reply)
+		second, _ := expect(t, d, reply.Reply)
+		if !first.Close() {
+			t.Error("the second waits still")
+		}
+		broken := errors.New("not stored")
+		first.Fail(broken)
+		if _, err := second.Wait(t.Context()); !errors.Is(err, broken) {
+			t.Errorf("got %v", err)
+		}
+		third, request := expect(t, d, reply.Reply)
+		if third.Joined {
+			t.Error("joined a request that was never sent")
+		}
+		if second.Close() {
+			t.Error("nobody waits for what failed")
+		}
+		if err := s.Reply(t.Context(), &request, answer("x", 0)); err != nil {
+			t.Fatal(err)
+		}
+		if a, err := third.Wait(t.Context()); err != nil || string(a.Message.Data) != "x" {
+			t.Errorf("got %v, %v", a, err)
+		}
+		third.Fail(broken) // too late: it was answered
+		if _, err := third.Wait(t.Context()); err != nil {
+			t.Error(err)
+		}
+		third.Close()
+	})
+}
+
 func TestOnlyWhatIsWaitedForIsSent(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		d, s := newDesk(t, &post{})
@@ -226,7 +319,7 @@ func TestTheInboxIsOpenedAgain(t *testing.T) {
 		p := &post{away: true}
 		d, s := newDesk(t, p)
 		defer d.Close()
-		if _, err := d.Expect("/s", "1", reply.Reply); !errors.Is(err, reply.ErrAway) {
+		if _, err := d.Expect(reply.Request{Source: "/s", ID: "1", Want: reply.Reply}, time.Time{}); !errors.Is(err, reply.ErrAway) {
 			t.Fatalf("got %v", err)
 		}
 		p.mu.Lock()
