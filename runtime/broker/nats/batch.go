@@ -36,7 +36,7 @@ type sender struct {
 	p       *publisher
 	enc     *encoder
 	entries []entry
-	failed  map[failedKey]int // the first failed message of each call and key
+	failed  map[failedKey]int // the first failed message of each call and key; those without a key hold nothing back
 	wave    []entry
 	keys    map[failedKey]struct{} // of the wave
 	choice  choice
@@ -110,7 +110,7 @@ func (s *sender) publish(entries []entry) {
 
 // whole sends entries as one batch, or as halves of it if it is refused.
 func (s *sender) whole(entries []entry) {
-	if s.failed != nil || s.full != nil {
+	if slices.ContainsFunc(entries, s.held) {
 		entries = slices.DeleteFunc(slices.Clone(entries), s.held)
 	}
 	if len(entries) <= 8 {
@@ -132,7 +132,7 @@ func (s *sender) whole(entries []entry) {
 }
 
 // singly sends entries one by one, in waves: the answers of a wave are awaited together, and no two messages of one call and key are in
-// the same, so that none overtakes another that fails.
+// the same, so that none overtakes another that fails. Messages without a key are independent of each other.
 func (s *sender) singly(entries []entry) {
 	if s.keys == nil {
 		s.keys = make(map[failedKey]struct{})
@@ -150,7 +150,9 @@ func (s *sender) singly(entries []entry) {
 			if s.held(e) {
 				continue
 			}
-			s.keys[k] = struct{}{}
+			if k.key != "" {
+				s.keys[k] = struct{}{}
+			}
 			s.wave = append(s.wave, e)
 		}
 		entries = entries[n:]
@@ -164,17 +166,25 @@ func (s *sender) singly(entries []entry) {
 func (s *sender) sendWave(wave []entry) {
 	conn, a := s.p.conn, s.p.answers
 	a.begin()
-	sent := 0
+	settled := make([]bool, len(wave))
+	tried, sent := 0, 0
 	var broken error
 	sess, err := conn.gate.send(func() error {
 		m := natsgo.Msg{Subject: s.p.subject}
 		for i := range wave {
 			s.enc.event(wave[i].message(), true)
 			m.Header, m.Data, m.Reply = s.enc.header, wave[i].message().Data, a.subject(i)
-			if broken = conn.nc.PublishMsg(&m); broken != nil {
+			switch err := conn.nc.PublishMsg(&m); {
+			case err == nil:
+				sent++
+			case errors.Is(err, natsgo.ErrMaxPayload): // it alone: the server takes less than when the connection was opened
+				s.fail(wave[i], s.fate(false, err))
+				settled[i] = true
+			default:
+				broken = err
 				return nil
 			}
-			sent++
+			tried++
 		}
 		return nil
 	})
@@ -184,17 +194,17 @@ func (s *sender) sendWave(wave []entry) {
 		}
 		return
 	}
-	for _, e := range wave[sent:] {
+	for _, e := range wave[tried:] {
 		s.fail(e, s.fate(false, broken))
 	}
-	open := make([]bool, sent)
+	settled = settled[:tried]
 	ctx, cancel := context.WithTimeout(context.Background(), confirmWait)
 	defer cancel()
 	err = a.await(ctx, sess, conn.done, sent, func(i int, m *natsgo.Msg) {
-		if i >= sent || open[i] {
+		if i >= tried || settled[i] {
 			return
 		}
-		open[i] = true
+		settled[i] = true
 		switch err := answered(m); {
 		case err == nil:
 		case errors.Is(err, natsgo.ErrNoResponders):
@@ -207,8 +217,8 @@ func (s *sender) sendWave(wave []entry) {
 			s.fail(wave[i], err)
 		}
 	})
-	for i := range open {
-		if !open[i] {
+	for i := range settled {
+		if !settled[i] {
 			s.fail(wave[i], s.fate(true, err))
 		}
 	}
@@ -216,6 +226,9 @@ func (s *sender) sendWave(wave []entry) {
 
 func (s *sender) fail(e entry, err error) {
 	e.fail(err)
+	if e.message().Key == "" {
+		return
+	}
 	if s.failed == nil {
 		s.failed = make(map[failedKey]int)
 	}
@@ -225,8 +238,12 @@ func (s *sender) fail(e entry, err error) {
 	}
 }
 
-// held fails e if a message before it, of the same call and key, has failed, or if the stream is full.
+// held fails e if a message before it, of the same call and key, has failed, if the stream is full, or if its caller has gone.
 func (s *sender) held(e entry) bool {
+	if e.call.abandoned.Load() {
+		e.fail(errAbandoned)
+		return true
+	}
 	if s.full != nil {
 		e.fail(s.full)
 		return true
@@ -240,6 +257,9 @@ func (s *sender) held(e entry) bool {
 	}
 	return false
 }
+
+// errAbandoned is seen by nobody: the caller has gone.
+var errAbandoned = errors.New("the caller waits no more")
 
 // errRefused says that the server stored nothing of a batch and that the fault may lie with some of its messages only.
 var errRefused = errors.New("batch refused")
@@ -260,7 +280,10 @@ func (s *sender) batch(entries []entry) error {
 				m.Reply = a.subject(0)
 			}
 			m.Header, m.Data = s.enc.header, entries[i].message().Data
-			if err := conn.nc.PublishMsg(&m); err != nil { // without the commit nothing of it is stored
+			switch err := conn.nc.PublishMsg(&m); { // without the commit nothing of it is stored
+			case errors.Is(err, natsgo.ErrMaxPayload):
+				return errRefused
+			case err != nil:
 				return s.fate(false, err)
 			}
 		}
@@ -302,7 +325,7 @@ func (s *sender) fate(sent bool, err error) error {
 		}
 		return fmt.Errorf("stream %s does not answer: %w", s.p.stream, err)
 	case errors.Is(err, natsgo.ErrMaxPayload):
-		return fmt.Errorf("%w: the server takes %d bytes with headers", driver.ErrTooLarge, s.p.conn.features.MaxMessageBytes)
+		return fmt.Errorf("%w: the server takes %d bytes with headers", driver.ErrTooLarge, s.p.conn.nc.MaxPayload())
 	case sent:
 		return fmt.Errorf("stream %s: %w: %w", s.p.stream, driver.ErrUnknown, err)
 	}

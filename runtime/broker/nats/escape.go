@@ -68,16 +68,14 @@ func hexValue(c byte) int {
 	return -1
 }
 
-// dedupID is what JetStream drops repetitions by: source and id together, for an id alone is only unique within its source.
+// dedupID is what JetStream drops repetitions by: the message's own, or a hash of it where it is long.
 func dedupID(m *message.Message) string {
-	id, source := escape(m.ID), escape(m.Source)
-	if len(id)+1+len(source) <= maxMsgID {
-		return id + " " + source // neither holds a space
+	id := m.DedupID()
+	if len(id) <= maxMsgID {
+		return id
 	}
-	sum := sha256.New()
-	sum.Write([]byte(strconv.Itoa(len(m.ID))))
-	sum.Write([]byte(" " + m.ID + m.Source))
-	return "sha256:" + base64.RawURLEncoding.EncodeToString(sum.Sum(nil))
+	sum := sha256.Sum256([]byte(id))
+	return "sha256:" + base64.RawURLEncoding.EncodeToString(sum[:])
 }
 
 // sequenceID names a message that brought no CloudEvents id.

@@ -128,16 +128,27 @@ func (c *conn) Reply(ctx context.Context, namespace, address string, m message.M
 	token := w.next()
 	enc := newEncoder()
 	enc.event(&m, false)
-	if err := c.nc.PublishMsg(&natsgo.Msg{Subject: address, Reply: token, Header: enc.header, Data: m.Data}); err != nil {
+	s, err := c.gate.send(func() error {
+		return c.nc.PublishMsg(&natsgo.Msg{Subject: address, Reply: token, Header: enc.header, Data: m.Data})
+	})
+	if err != nil {
 		return fmt.Errorf("reply: %w", err)
 	}
-	// The server works a connection off in order: if nobody listened, it said so before it answers the flush.
-	if err := c.flush(ctx); err != nil {
-		w.gone(token)
-		return fmt.Errorf("reply: %w: %w", driver.ErrUnknown, err)
+	return c.replied(ctx, s, w, token)
+}
+
+// replied says what became of a reply that was sent in s. The server works a connection off in order: if nobody listened, it said so before
+// it answers the flush. An answer that came by another connection says nothing.
+func (c *conn) replied(ctx context.Context, s *session, w *goneWatch, token string) error {
+	err := c.flush(ctx)
+	if err == nil && s.ctx.Err() != nil {
+		err = errAway
 	}
-	if w.gone(token) {
+	switch {
+	case w.gone(token):
 		return driver.ErrGone
+	case err != nil:
+		return fmt.Errorf("reply: %w: %w", driver.ErrUnknown, err)
 	}
 	return nil
 }

@@ -2,6 +2,7 @@ package nats
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"strconv"
@@ -39,6 +40,7 @@ type cursorSource struct {
 
 	mu     sync.Mutex
 	lost   error  // why the claim has ended
+	done   uint64 // up to here a queue is still to be purged; 0: it was
 	reader string // the consumer's name; "" while there is none
 }
 
@@ -68,6 +70,9 @@ func (c *conn) openCursor(ctx context.Context, spec driver.SourceSpec) (*cursorS
 	// What is fetched ahead is in nobody's hands yet: a quarter of the window keeps the reader busy.
 	ahead := driver.Window{Messages: max(1, spec.Window.Messages/4), Bytes: spec.Window.Bytes / 4}
 	s.pull = newPuller(c, ahead, false)
+	if spec.Object.Kind == driver.Queue && stream.State.Msgs > 0 && stream.State.FirstSeq <= cur.Position {
+		s.done = cur.Position // an earlier reader did not come to it
+	}
 	if err := s.start(ctx); err != nil {
 		return nil, err
 	}
@@ -102,6 +107,9 @@ func (s *cursorSource) Settling() driver.Settling { return driver.Positional }
 // start makes a consumer after the last message given out and pulls from it.
 func (s *cursorSource) start(ctx context.Context) error {
 	if err := s.conn.waitOnline(ctx); err != nil {
+		return err
+	}
+	if err := s.purge(ctx); err != nil {
 		return err
 	}
 	s.forget(ctx)
@@ -303,17 +311,59 @@ func (s *cursorSource) move(ctx context.Context, position uint64) error {
 		return err
 	}
 	if s.spec.Object.Kind == driver.Queue {
-		// What is done leaves the queue, and makes room in it. If this fails the next move does it.
-		_ = s.conn.purgeUpTo(ctx, s.spec.Object.Name, position)
+		s.purgeDone(ctx, position)
+	}
+	return nil
+}
+
+// purgeDone removes what is done up to position. If that fails Receive repeats it: a full queue that is not purged sees no further move.
+func (s *cursorSource) purgeDone(ctx context.Context, position uint64) {
+	s.mu.Lock()
+	s.done = position
+	s.mu.Unlock()
+	if s.purge(ctx) != nil {
+		s.pull.interrupt(errNotPurged)
+	}
+}
+
+// purge repeats or begins what purgeDone says.
+func (s *cursorSource) purge(ctx context.Context) error {
+	s.mu.Lock()
+	position := s.done
+	s.mu.Unlock()
+	if position == 0 {
+		return nil
+	}
+	if err := s.conn.purgeUpTo(ctx, s.spec.Object.Name, position); err != nil {
+		return fmt.Errorf("queue %s: removing what is done: %w", s.spec.Object.Name, err)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.done == position {
+		s.done = 0
 	}
 	return nil
 }
 
 // purgeUpTo deletes the messages of a stream up to position.
 func (c *conn) purgeUpTo(ctx context.Context, stream string, position uint64) error {
+	ctx, cancel := context.WithTimeout(ctx, apiTimeout)
+	defer cancel()
 	m := &natsgo.Msg{Subject: c.apiPrefix + "STREAM.PURGE." + stream, Data: []byte(`{"seq":` + strconv.FormatUint(position+1, 10) + `}`)}
-	_, _, err := c.request(ctx, m)
-	return err
+	answer, _, err := c.request(ctx, m)
+	if err != nil {
+		return err
+	}
+	var outcome struct {
+		Error *jetstream.APIError `json:"error"`
+	}
+	if err := json.Unmarshal(answer.Data, &outcome); err != nil {
+		return fmt.Errorf("the server's answer cannot be read: %w", err)
+	}
+	if outcome.Error != nil {
+		return outcome.Error
+	}
+	return nil
 }
 
 // Extend does nothing: a claim has no deadline.

@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 
 	natsgo "github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
@@ -75,11 +77,13 @@ type publisher struct {
 
 // A call is one Publish. It belongs to the caller until it is taken from the queue, to the collector until done is closed.
 type call struct {
-	ms    []message.Message
-	sizes []int // of headers and data
+	ms    []message.Message // our own slice: the caller may use its own again when its context has ended, while the collector still sends
+	sizes []int             // of headers and data
 	errs  []error
 	taken bool // under publisher.mu
 	done  chan struct{}
+	// abandoned is set when nobody waits for the answer any more: what has not been sent by then is not sent.
+	abandoned atomic.Bool
 }
 
 func (p *publisher) Publish(ctx context.Context, ms []message.Message) []error {
@@ -92,7 +96,7 @@ func (p *publisher) Publish(ctx context.Context, ms []message.Message) []error {
 	if _, err := p.conn.online(); err != nil {
 		return all(len(ms), err)
 	}
-	c := &call{ms: ms, sizes: make([]int, len(ms)), errs: make([]error, len(ms)), done: make(chan struct{})}
+	c := &call{ms: slices.Clone(ms), sizes: make([]int, len(ms)), errs: make([]error, len(ms)), done: make(chan struct{})}
 	for i := range ms {
 		size, err := check(&ms[i])
 		if size += len(ms[i].Data); err == nil && size > p.conn.features.MaxMessageBytes {
@@ -134,6 +138,7 @@ func (p *publisher) Publish(ctx context.Context, ms []message.Message) []error {
 	case <-c.done: // it finished meanwhile
 		return c.errs
 	default:
+		c.abandoned.Store(true)
 		return all(len(ms), fmt.Errorf("%w: %w", driver.ErrUnknown, ctx.Err()))
 	}
 }
@@ -142,12 +147,7 @@ var errPublisherClosed = errors.New("the publisher is closed")
 
 // Close lets what was given finish, and ends with ctx at the latest.
 func (p *publisher) Close(ctx context.Context) error {
-	p.mu.Lock()
-	if !p.closed {
-		p.closed = true
-		close(p.stop)
-	}
-	p.mu.Unlock()
+	p.shut()
 	select {
 	case <-p.stopped:
 		return nil
@@ -156,7 +156,17 @@ func (p *publisher) Close(ctx context.Context) error {
 	}
 }
 
-// run is the collector.
+// shut takes no more calls.
+func (p *publisher) shut() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if !p.closed {
+		p.closed = true
+		close(p.stop)
+	}
+}
+
+// run is the collector. It ends with its connection, if nobody closes it before.
 func (p *publisher) run() {
 	defer close(p.stopped)
 	defer p.answers.close()
@@ -183,6 +193,8 @@ func (p *publisher) run() {
 		select {
 		case <-p.wake:
 		case <-p.stop:
+		case <-p.conn.done:
+			p.shut()
 		}
 	}
 }

@@ -28,6 +28,7 @@ var (
 	errConsumerGone = errors.New("the consumer is gone")
 	errReconnected  = errors.New("the connection was renewed")
 	errSilent       = errors.New("the server has gone silent")
+	errNotPurged    = errors.New("what is done could not be removed")
 )
 
 // A puller asks a consumer for messages so that no more are on their way or in hand than the window allows. Messages come to its own
@@ -200,6 +201,9 @@ func (p *puller) ask() {
 		return
 	}
 	p.oversize = false
+	if p.credit.messages == 0 {
+		p.lastHeard = time.Now() // without a request the server had nothing to say
+	}
 	p.credit.messages += free
 	p.credit.bytes += bytes
 }
@@ -246,7 +250,8 @@ func (p *puller) release(messages, bytes int) {
 
 // restartable reports whether start may mend what take returned.
 func restartable(err error) bool {
-	return errors.Is(err, errNotStarted) || errors.Is(err, errConsumerGone) || errors.Is(err, errReconnected) || errors.Is(err, errSilent)
+	return errors.Is(err, errNotStarted) || errors.Is(err, errConsumerGone) || errors.Is(err, errReconnected) || errors.Is(err, errSilent) ||
+		errors.Is(err, errNotPurged)
 }
 
 // take waits for arrivals and moves up to max of them to into; none and nil when ctx ends. ErrDrained once nothing can come any more;

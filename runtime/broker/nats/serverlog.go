@@ -1,8 +1,10 @@
 package nats
 
 import (
+	"context"
 	"fmt"
 	"log/slog"
+	"strings"
 	"sync"
 )
 
@@ -19,9 +21,30 @@ func (*serverLog) Debugf(string, ...any)  {}
 func (*serverLog) Tracef(string, ...any)  {}
 
 func (l *serverLog) Warnf(format string, v ...any) {
-	if l.to != nil {
-		l.to.Warn("embedded NATS server: " + fmt.Sprintf(format, v...))
+	if l.to == nil {
+		return
 	}
+	level, text := slog.LevelWarn, fmt.Sprintf(format, v...)
+	if recovery(text) {
+		level = slog.LevelDebug
+	}
+	l.to.Log(context.Background(), level, "embedded NATS server: "+text)
+}
+
+// recovery reports whether a warning only tells that a store reads its messages anew, for its index is older than they are. It is so after
+// every end without a shutdown, and nothing is lost by it. What an index that is damaged or cannot be read says is no such warning.
+func recovery(text string) bool {
+	_, text, ok := strings.Cut(text, "] ")
+	if !ok {
+		return false
+	}
+	for _, start := range []string{"Stream state outdated, ", "Recovering stream state from index errored: prior state file", "TTL state is outdated; ",
+		"Message scheduling state is outdated; ", "Sourcing state is outdated; "} {
+		if strings.HasPrefix(text, start) {
+			return true
+		}
+	}
+	return false
 }
 
 func (l *serverLog) Errorf(format string, v ...any) {
