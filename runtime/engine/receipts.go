@@ -13,7 +13,7 @@ import (
 const receiptTimeout = 5 * time.Second
 
 // receipts tells waiting requesters how their message ended: Processed once the broker took our acknowledgement, Failed when the dead letter
-// has it. A request for a reply was answered by the sink; of it only the failure is told here.
+// has it. Of what expired nothing is told: its requester has given up. A request for a reply was answered by the sink; of it only the failure is told here.
 func receipts(s *reply.Sender, log *slog.Logger) func(context.Context, []flow.Settled) {
 	return func(ctx context.Context, settled []flow.Settled) {
 		for _, one := range settled {
@@ -27,7 +27,7 @@ func receipts(s *reply.Sender, log *slog.Logger) func(context.Context, []flow.Se
 			case flow.DeadLettered, flow.Failed:
 				answer = reply.Answer{Kind: reply.Failed, Reason: one.Reason}
 			default:
-				if want != reply.Processed {
+				if want != reply.Processed || one.Outcome == flow.Dropped && one.Reason == flow.Expired {
 					continue
 				}
 			}

@@ -85,6 +85,9 @@ const (
 	Failed       Outcome = "Failed"       // AtMostOnce: its one attempt failed
 )
 
+// Expired is the reason of a message that was dropped because its expirytime had passed.
+const Expired = "Expired"
+
 // Settled says how one message ended.
 type Settled struct {
 	Delivery *driver.Delivery // valid during the call

@@ -1,11 +1,14 @@
 package flow
 
 import (
+	"context"
+	"errors"
 	"strconv"
 	"strings"
 	"time"
 	"unicode/utf8"
 
+	"github.com/waybill-dev/waybill/runtime/broker/driver"
 	"github.com/waybill-dev/waybill/runtime/message"
 )
 
@@ -35,12 +38,14 @@ type Death struct {
 	Time        time.Time
 }
 
-// DeadLetter returns m with its history in place of any earlier one. Id, source and data stay.
+// DeadLetter returns m with its history in place of any earlier one. Id, source and data stay. What made it a request goes: nobody waits
+// for a dead letter, and it must not expire where it is kept.
 func DeadLetter(m message.Message, d Death) message.Message {
 	attrs := make([]message.Attribute, 0, len(m.Attributes)+6)
 	for _, a := range m.Attributes {
 		switch a.Name {
-		case message.Reason, message.Attempts, message.FirstError, message.LastError, message.Origin, message.DeadTime:
+		case message.Reason, message.Attempts, message.FirstError, message.LastError, message.Origin, message.DeadTime,
+			message.ReplyTo, message.Correlation, message.AnswerKind, message.AnswerCode, message.ExpiryTime:
 		default:
 			attrs = append(attrs, a)
 		}
@@ -59,6 +64,28 @@ func DeadLetter(m message.Message, d Death) message.Message {
 		message.Attribute{Name: message.DeadTime, Value: d.Time.UTC().Format(time.RFC3339Nano)})
 	m.Attributes = attrs
 	return m
+}
+
+// Bury stores dead letters: nil, or one error a letter. One that is too large with its history is stored without its errors; letters is
+// changed by that.
+func Bury(ctx context.Context, to Publisher, letters []message.Message) []error {
+	errs := to.Publish(ctx, letters)
+	for i, err := range errs {
+		if !errors.Is(err, driver.ErrTooLarge) || errors.Is(err, driver.ErrHeldBack) {
+			continue
+		}
+		brief := letters[i].Without(func(name string) bool { return name == message.FirstError || name == message.LastError })
+		if len(brief.Attributes) == len(letters[i].Attributes) {
+			continue
+		}
+		letters[i] = brief
+		if again := to.Publish(ctx, letters[i:i+1]); again != nil {
+			errs[i] = again[0]
+		} else {
+			errs[i] = nil
+		}
+	}
+	return errs
 }
 
 // errorText makes an error fit for an attribute: one line, valid UTF-8, at most 1 KiB.

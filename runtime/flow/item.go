@@ -36,6 +36,7 @@ type item struct {
 	blocked          bool
 	alone            bool // its batch panicked: it is handled by itself from now on
 	dead             Reason
+	died             time.Time // when the dead letter was first tried
 	firstErr, errNow string
 
 	// Of the run of destination faults: which run, and how much of attempts it accounts for.
@@ -218,7 +219,7 @@ func (it *item) reset() {
 	it.in, it.lane, it.worker = nil, nil, nil
 	it.prev, it.next, it.before, it.after = nil, nil, nil, nil
 	it.solo = lane{}
-	it.expires, it.due = time.Time{}, time.Time{}
+	it.expires, it.due, it.died = time.Time{}, time.Time{}, time.Time{}
 	if it.deadline.Load() != 0 {
 		it.deadline.Store(0)
 	}

@@ -17,7 +17,6 @@ const (
 	lastSettleRetry  = 5 * time.Second
 	// parkTimeout bounds one try to store a dead letter, so that a dead letter that is away does not keep workers from healthy messages.
 	parkTimeout = 10 * time.Second
-	expired     = "Expired"
 )
 
 var errNoDeadLetter = errors.New("the flow has no dead letter")
@@ -146,7 +145,7 @@ func (w *worker) prepare() {
 	for i, it := range w.items {
 		in := Input{Delivery: &it.d, Attempt: it.handlings}
 		if !it.expires.IsZero() && it.handlings == 1 && time.Now().After(it.expires) {
-			in.Dropped = expired
+			in.Dropped = Expired
 		} else {
 			b.Events = append(b.Events, Event{Message: it.d.Message, Input: i})
 		}
@@ -246,8 +245,11 @@ func (w *worker) parkAll() {
 	w.deaths, w.unparked, w.stale, w.at = w.deaths[:0], w.unparked[:0], w.stale[:0], w.at[:0]
 	now := time.Now()
 	for _, it := range w.items {
+		if it.died.IsZero() { // it stays when the dead letter is tried again: with it the letter is the same one to the broker
+			it.died = now
+		}
 		w.deaths = append(w.deaths, DeadLetter(it.d.Message, Death{
-			Reason: it.dead, Attempts: it.attempts, First: it.firstErr, Last: it.errNow, Origin: f.cfg.Name, Time: now,
+			Reason: it.dead, Attempts: it.attempts, First: it.firstErr, Last: it.errNow, Origin: f.cfg.Name, Time: it.died,
 		}))
 		w.stale = append(w.stale, false)
 		w.unparked = append(w.unparked, nil)
@@ -258,7 +260,7 @@ func (w *worker) parkAll() {
 		}
 	} else {
 		ctx, cancel := context.WithTimeout(f.attempts, parkTimeout)
-		copy(w.unparked, f.cfg.DeadLetter.Publish(ctx, w.deaths))
+		copy(w.unparked, Bury(ctx, f.cfg.DeadLetter, w.deaths))
 		cancel()
 	}
 	clear(w.deaths)
@@ -359,7 +361,7 @@ func (f *Flow) attempted(w *worker, i int, now time.Time) (kept, destination boo
 		switch {
 		case w.stale[i]:
 			f.stats.Forgotten++
-		case in.Dropped == expired:
+		case in.Dropped == Expired:
 			f.stats.Expired++
 		case in.Dropped != "":
 			f.drop(in.Dropped)

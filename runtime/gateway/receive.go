@@ -253,9 +253,8 @@ var errAway = errors.New("the broker is away")
 // bury stores a dead letter and then takes the message out of the mailbox. A crash in between leaves a second copy with the same id.
 func (m *Mailbox) bury(ctx context.Context, d *driver.Delivery, msg *message.Message, why flow.Reason, attempts int, text string) error {
 	letter := flow.DeadLetter(*msg, flow.Death{Reason: why, Attempts: attempts, First: text, Last: text, Origin: m.deps.Resource.String(), Time: m.deps.Now()})
-	letter = letter.Without(message.Internal)
 	to := *m.plan.DeadLetter
-	if errs := m.deps.Broker(to.Broker).Publisher(driverRef(to)).Publish(ctx, []message.Message{letter}); errs != nil && errs[0] != nil {
+	if errs := flow.Bury(ctx, m.deps.Broker(to.Broker).Publisher(driverRef(to)), []message.Message{letter}); errs != nil && errs[0] != nil {
 		return errs[0]
 	}
 	if err := m.settleOne(ctx, d, driver.Done, 0); err != nil {
