@@ -177,6 +177,19 @@ func (b *Broker) Close(ctx context.Context) error {
 	return nil
 }
 
+// later does f in its own time, but before Close returns.
+func (b *Broker) later(f func()) {
+	b.mu.Lock()
+	closed := b.closed
+	if !closed {
+		b.work.Go(f)
+	}
+	b.mu.Unlock()
+	if closed {
+		f()
+	}
+}
+
 // classify asks the driver, and judges by the portable errors where there was no session yet.
 func classify(conn driver.Conn, err error) driver.Class {
 	if conn != nil {

@@ -337,6 +337,56 @@ func TestSourceTellsWhatDoesNotPass(t *testing.T) {
 	})
 }
 
+func TestFlushIsStaleWhenAClaimWentUncommitted(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newServer(driver.Positional)
+		s.add(3)
+		b := connect(t, s, driver.Config{})
+		src, err := b.Source(t.Context(), driver.SourceSpec{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		ds := receive(t, src, 3)
+		src.Settle(t.Context(), done(ds, 0))
+		if err := src.(*Source).Flush(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		src.Settle(t.Context(), done(ds, 1, 2))
+		s.lost([]driver.Claim{{}})
+		if err := src.(*Source).Flush(t.Context()); !errors.Is(err, driver.ErrStale) {
+			t.Errorf("Flush after the claim went: %v", err)
+		}
+		if err := src.(*Source).Flush(t.Context()); err != nil {
+			t.Errorf("it was told already, and nothing was done since: %v", err)
+		}
+		if err := src.Close(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	})
+}
+
+func TestPublishersOfOldSessionsAreClosed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newServer(driver.PerMessage)
+		b := connect(t, s, driver.Config{})
+		p := b.Publisher(driver.Ref{Kind: driver.Topic, Name: "orders"})
+		for range 3 {
+			if errs := p.Publish(t.Context(), []message.Message{{ID: "1"}}); errs != nil {
+				t.Fatal(errs)
+			}
+			if err := b.Refresh(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+		}
+		synctest.Wait()
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		if s.closed != 2 {
+			t.Errorf("of three publishers, each in a session of its own, %d were closed before the last", s.closed)
+		}
+	})
+}
+
 func TestFencedCommitLosesTheClaims(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newServer(driver.Positional)

@@ -59,15 +59,25 @@ func (s *Source) watch(o *openSource) {
 	}
 }
 
-// Flush commits what is done now, for a caller that must not be given it again.
+// Flush commits what is done now, for a caller that must not be given it again. ErrStale: some of it was not taken and will come again,
+// for the source was replaced or a claim is gone.
 func (s *Source) Flush(ctx context.Context) error {
 	s.mu.Lock()
 	o := s.cur
 	s.mu.Unlock()
-	if o == nil {
-		return driver.ErrStale
+	var err error
+	if o != nil {
+		err = s.save(ctx, o)
 	}
-	return s.save(ctx, o)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err == nil && (o == nil || s.unkept > 0) {
+		err = driver.ErrStale
+	}
+	if errors.Is(err, driver.ErrStale) {
+		s.unkept = 0 // it was told
+	}
+	return err
 }
 
 // save commits the floors that rose since the last time.
@@ -75,15 +85,20 @@ func (s *Source) save(ctx context.Context, o *openSource) error {
 	o.saving.Lock()
 	defer o.saving.Unlock()
 	var ds []driver.Delivery
+	var marks []*watermark
 	s.mu.Lock()
-	if s.cur != o || !o.positional {
+	if !o.positional {
 		s.mu.Unlock()
 		return nil
+	}
+	if s.cur != o {
+		s.mu.Unlock()
+		return driver.ErrStale
 	}
 	o.unsaved = 0
 	for c, w := range o.claims {
 		if d, ok := w.commit(c); ok {
-			ds = append(ds, d)
+			ds, marks = append(ds, d), append(marks, w)
 		}
 	}
 	s.mu.Unlock()
@@ -99,13 +114,15 @@ func (s *Source) save(ctx context.Context, o *openSource) error {
 	defer s.mu.Unlock()
 	var failed []error
 	for i := range ds {
-		w, held := o.claims[ds[i].Claim]
-		switch {
-		case !held: // it was lost meanwhile
-		case errs == nil || errs[i] == nil:
-			w.committed(ds[i].Position)
-		default:
+		if errs != nil && errs[i] != nil {
 			failed = append(failed, fmt.Errorf("committing position %d: %w", ds[i].Position, s.settleError(o, errs[i])))
+			continue
+		}
+		w := marks[i]
+		w.committed(ds[i].Position)
+		if w.gone && !w.advanced { // it was lost meanwhile, with nothing left to commit
+			w.gone = false
+			s.unkept = max(0, s.unkept-1)
 		}
 	}
 	return errors.Join(failed...)
@@ -116,7 +133,7 @@ func (s *Source) revoke(ctx context.Context, o *openSource, claims []driver.Clai
 	if s.spec.Revoke != nil {
 		s.spec.Revoke(ctx, outers(o, claims))
 	}
-	if err := s.save(ctx, o); err != nil {
+	if err := s.save(ctx, o); err != nil && o.ctx.Err() == nil {
 		s.b.log.Warn("Positions could not be committed before claims were given up; their last messages will come again",
 			"object", s.spec.Object.Name, "group", s.spec.Group, "error", err)
 	}
@@ -134,6 +151,10 @@ func (s *Source) lose(o *openSource, claims []driver.Claim) {
 func (s *Source) forget(o *openSource, claims []driver.Claim) {
 	s.mu.Lock()
 	for _, c := range claims {
+		if w := o.claims[c]; w != nil && w.advanced {
+			w.gone = true
+			s.unkept++
+		}
 		delete(o.claims, c)
 	}
 	o.lastMark, o.lastClaim = nil, driver.Claim{}

@@ -120,6 +120,37 @@ func TestOrderedNATSSettlesInAnyOrder(t *testing.T) {
 	}
 }
 
+// Whoever handles only what the broker has taken must hear that another reader will get it too.
+func TestFlushOfAFencedReaderIsStale(t *testing.T) {
+	b, spec := embedded(t, driver.Key)
+	if errs := b.Publisher(spec.Object).Publish(within(t), orders(0, 10, 3)); errs != nil {
+		t.Fatal(errs)
+	}
+	fenced, err := b.Source(within(t), spec)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ds := get(t, fenced, 10)
+	next, err := b.Source(within(t), spec)
+	if err != nil {
+		t.Fatal(err)
+	}
+	list := make([]driver.Settlement, len(ds))
+	for i := range ds {
+		list[i] = driver.Settlement{D: &ds[i], Verb: driver.Done}
+	}
+	if errs := fenced.Settle(within(t), list); errs != nil {
+		t.Fatal(errs)
+	}
+	if err := fenced.(*broker.Source).Flush(within(t)); !errors.Is(err, driver.ErrStale) {
+		t.Errorf("Flush of a reader that was replaced: %v", err)
+	}
+	get(t, next, 10)
+	if err := errors.Join(fenced.Close(within(t)), next.Close(within(t))); err != nil {
+		t.Fatal(err)
+	}
+}
+
 // A flow over a real server, restarted again and again with little time to drain: nothing is lost, and each key's first deliveries are in order.
 func TestFlowOverNATSAcrossRestarts(t *testing.T) {
 	const total, keys = 3000, 50

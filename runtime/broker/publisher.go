@@ -96,8 +96,19 @@ func (p *Publisher) open(ctx context.Context) (*openPublisher, error) {
 	if err != nil {
 		return o, err
 	}
-	p.opened.Store(o)
+	if old := p.opened.Swap(o); old != nil {
+		p.b.later(func() { p.discard(old) })
+	}
 	return o, nil
+}
+
+// discard closes a publisher of an earlier session.
+func (p *Publisher) discard(o *openPublisher) {
+	ctx, cancel := context.WithTimeout(context.Background(), closeTimeout)
+	defer cancel()
+	if err := o.Close(ctx); err != nil {
+		p.b.log.Debug("Closing the publisher of an old session", "object", p.ref.Name, "error", err)
+	}
 }
 
 func (p *Publisher) close(ctx context.Context) error {

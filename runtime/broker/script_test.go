@@ -32,6 +32,8 @@ type server struct {
 	settled  []int64
 	receive  func() error // an error instead of deliveries
 	wake     chan struct{}
+	closed   int // publishers
+	lost     func([]driver.Claim)
 }
 
 func newServer(settling driver.Settling) *server {
@@ -127,12 +129,18 @@ func (p scriptPublisher) Publish(ctx context.Context, ms []message.Message) []er
 	}
 	return errs
 }
-func (p scriptPublisher) Close(context.Context) error { return nil }
+func (p scriptPublisher) Close(context.Context) error {
+	p.c.s.mu.Lock()
+	defer p.c.s.mu.Unlock()
+	p.c.s.closed++
+	return nil
+}
 
 func (c *scriptConn) Source(_ context.Context, spec driver.SourceSpec) (driver.Source, error) {
 	c.s.mu.Lock()
 	defer c.s.mu.Unlock()
 	c.s.next = int(c.s.position) + 1
+	c.s.lost = spec.Lost
 	return &scriptSource{c: c, spec: spec}, nil
 }
 

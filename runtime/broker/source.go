@@ -40,6 +40,7 @@ type Source struct {
 	draining bool
 	closed   bool
 	blocked  time.Time // since when the gap is full; zero: it is not
+	unkept   int       // claims that were lost with something done and not committed, since Flush last told so
 
 	// Of the one caller of Receive: ctx and source for which both was made.
 	both    context.Context

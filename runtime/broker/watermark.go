@@ -15,6 +15,7 @@ type watermark struct {
 	floor    mark
 	risen    bool // floor is set
 	advanced bool // and not committed as it is now
+	gone     bool // its claim was lost before it was
 }
 
 type mark struct {
