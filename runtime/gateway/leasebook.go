@@ -32,7 +32,7 @@ type note struct {
 	ended   verb
 	expires time.Time
 	message *message.Message // nil: not kept
-	last    *time.Timer      // of the last attempt: fires when the lease ends
+	last    *time.Timer      // of the last attempt: fires when the lease has ended
 }
 
 // leasebook remembers the leases that this replica gave out or settled until they end. A lease works without it (tokens hold all that is
@@ -106,22 +106,25 @@ func (b *leasebook) extend(n *note, to time.Time, now time.Time) {
 	defer b.mu.Unlock()
 	n.expires = to
 	if n.last != nil {
-		n.last.Reset(to.Sub(now))
+		n.last.Reset(to.Sub(now) + afterEnd)
 	}
 }
 
-// watch has f called when the lease ends, unless it is settled before.
+// afterEnd is how long after the end of a lease the broker has the message again.
+const afterEnd = leaseMargin + 250*time.Millisecond
+
+// watch has f called when the broker delivers the message of the lease again, unless it is settled before.
 func (b *leasebook) watch(n *note, now time.Time, f func()) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	n.last = time.AfterFunc(n.expires.Sub(now), f)
+	n.last = time.AfterFunc(n.expires.Sub(now)+afterEnd, f)
 }
 
 // sweep forgets leases that ended a while ago. The caller holds the lock.
 func (b *leasebook) sweep(now time.Time) {
 	for len(b.order) > 0 {
 		n := b.order[0]
-		over := now.After(n.expires.Add(leaseMargin))
+		over := now.After(n.expires.Add(2 * leaseMargin))
 		if !over && len(b.order) < maxNoted {
 			return
 		}

@@ -13,6 +13,13 @@ import (
 // maxPolls bounds the long polls that wait at a replica.
 const maxPolls = 2000
 
+// heldFor is how long deliveries that nobody takes any more are kept for the next poll before they go back. It lies within leaseMargin, which
+// leases lose from their length as it is.
+const heldFor = leaseMargin / 4
+
+// maxReleased bounds how many deliveries are remembered that nobody got.
+const maxReleased = 10_000
+
 var errTooManyPolls = errors.New("too many long polls wait")
 
 // A pollDesk shares the deliveries of one source among long polls, the longest waiting first. Nothing is asked of the broker but while a
@@ -31,9 +38,49 @@ type pollDesk struct {
 	waiting []*poll
 	running bool
 	idle    chan struct{}      // closed when the goroutine ends
+	arrived chan struct{}      // holds one when a poll has come since it was looked at last
 	stop    context.CancelFunc // ends the Receive that is under way
 	closed  bool
+	look    bool          // receive once, though nobody waits
 	src     driver.Source // of the goroutine
+
+	released unreceived
+}
+
+// unreceived counts, by identity, the deliveries that went back without that anybody got them: the broker counts them, but no attempt was
+// made. Beyond maxReleased the oldest are forgotten.
+type unreceived struct {
+	mu    sync.Mutex
+	count map[string]int
+	order []string
+}
+
+func (u *unreceived) add(d *driver.Delivery) {
+	if d.Identity == "" {
+		return
+	}
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if u.count == nil {
+		u.count = map[string]int{}
+	}
+	if u.count[d.Identity] == 0 {
+		if len(u.order) >= maxReleased {
+			delete(u.count, u.order[0])
+			u.order = u.order[1:]
+		}
+		u.order = append(u.order, d.Identity)
+	}
+	u.count[d.Identity]++
+}
+
+// correct takes out of a delivery's count what was no attempt.
+func (u *unreceived) correct(d *driver.Delivery) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if n := u.count[d.Identity]; n > 0 && d.Count > 0 {
+		d.Count = max(d.Count-n, 1)
+	}
 }
 
 // poll is one long poll.
@@ -44,7 +91,10 @@ type poll struct {
 	done  chan struct{} // closed when got or err is set
 }
 
-func (d *pollDesk) init() { d.ctx, d.cancel = context.WithCancel(context.Background()) }
+func (d *pollDesk) init() {
+	d.ctx, d.cancel = context.WithCancel(context.Background())
+	d.arrived = make(chan struct{}, 1)
+}
 
 // wait returns up to limit deliveries, none when ctx ends first or the desk closes.
 func (d *pollDesk) wait(ctx context.Context, limit int) ([]driver.Delivery, error) {
@@ -59,10 +109,11 @@ func (d *pollDesk) wait(ctx context.Context, limit int) ([]driver.Delivery, erro
 		return nil, errTooManyPolls
 	}
 	d.waiting = append(d.waiting, p)
-	if !d.running {
-		d.running, d.idle = true, make(chan struct{})
-		go d.run(d.idle)
+	select {
+	case d.arrived <- struct{}{}:
+	default:
 	}
+	d.start()
 	d.mu.Unlock()
 	select {
 	case <-p.done:
@@ -73,8 +124,8 @@ func (d *pollDesk) wait(ctx context.Context, limit int) ([]driver.Delivery, erro
 	for i, q := range d.waiting {
 		if q == p {
 			d.waiting = append(d.waiting[:i], d.waiting[i+1:]...)
-			if len(d.waiting) == 0 && d.stop != nil {
-				d.stop()
+			if d.stop != nil {
+				d.stop() // what is asked of the broker is too much now
 			}
 			d.mu.Unlock()
 			return nil, nil
@@ -94,13 +145,42 @@ func (d *pollDesk) demand() (int, context.Context) {
 	for _, p := range d.waiting {
 		n += p.limit
 	}
+	if n == 0 && d.look && !d.closed {
+		d.look = false
+		ctx, stop := context.WithTimeout(d.ctx, lookTimeout)
+		d.stop = stop
+		return 1, ctx
+	}
 	if n == 0 || d.closed {
 		d.running = false
 		return 0, nil
 	}
+	d.look = false
 	ctx, stop := context.WithCancel(d.ctx)
 	d.stop = stop
 	return min(n, maxMessages), ctx
+}
+
+// lookTimeout bounds the receive that nobody waits for.
+const lookTimeout = time.Second
+
+// lookOnce has one delivery received even when nobody waits, so that admit sees a message that has used its attempts up.
+func (d *pollDesk) lookOnce() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.closed {
+		return
+	}
+	d.look = true
+	d.start()
+}
+
+// start runs the goroutine unless it runs already. The caller holds the lock.
+func (d *pollDesk) start() {
+	if !d.running {
+		d.running, d.idle = true, make(chan struct{})
+		go d.run(d.idle)
+	}
 }
 
 func (d *pollDesk) run(idle chan struct{}) {
@@ -118,13 +198,17 @@ func (d *pollDesk) run(idle chan struct{}) {
 		d.mu.Unlock()
 		kept := into[:0]
 		for i := range into[:got] {
+			d.released.correct(&into[i])
 			if d.admit(d.ctx, &into[i]) {
 				kept = append(kept, into[i])
 			}
 		}
-		if left := d.hand(kept); len(left) > 0 {
-			d.release(left)
+		if got > 0 && len(kept) == 0 { // there may be more to be seen to
+			d.mu.Lock()
+			d.look = true
+			d.mu.Unlock()
 		}
+		d.giveBack(d.handLate(kept))
 		clear(into)
 		if err != nil {
 			d.fail(err)
@@ -160,6 +244,37 @@ func (d *pollDesk) closeSource() {
 		d.log.Warn("closing the source of leases", "error", err)
 	}
 	d.src = nil
+}
+
+// giveBack releases deliveries that nobody got, which is no attempt.
+func (d *pollDesk) giveBack(ds []driver.Delivery) {
+	if len(ds) == 0 {
+		return
+	}
+	for i := range ds {
+		d.released.add(&ds[i])
+	}
+	d.release(ds)
+}
+
+// handLate gives deliveries to those who wait, and what is left over to those who come soon. It returns what nobody took.
+func (d *pollDesk) handLate(ds []driver.Delivery) []driver.Delivery {
+	if ds = d.hand(ds); len(ds) == 0 {
+		return nil
+	}
+	over := time.NewTimer(heldFor)
+	defer over.Stop()
+	for len(ds) > 0 {
+		select {
+		case <-d.arrived:
+			ds = d.hand(ds)
+		case <-over.C:
+			return ds
+		case <-d.ctx.Done():
+			return ds
+		}
+	}
+	return nil
 }
 
 // hand gives deliveries to those who wait and returns what nobody took.

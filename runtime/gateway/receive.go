@@ -51,6 +51,10 @@ func (m *Mailbox) receive(w http.ResponseWriter, r *http.Request) {
 		ctx, cancel = context.WithTimeout(ctx, wait)
 		defer cancel()
 	}
+	if _, err := m.sealer.aeads(); err != nil { // before a message is received in vain
+		m.lend(w, nil)
+		return
+	}
 	if m.deps.Paused {
 		select {
 		case <-ctx.Done():
@@ -81,7 +85,7 @@ func (m *Mailbox) receive(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	if r.Context().Err() != nil { // the client is gone: others may have them at once
-		m.handBack(ds)
+		m.polls.giveBack(ds)
 		return
 	}
 	m.lend(w, ds)
@@ -134,7 +138,7 @@ func (m *Mailbox) lend(w http.ResponseWriter, ds []driver.Delivery) {
 	as, err := m.sealer.aeads()
 	if err != nil {
 		m.log.Error("cannot make leases", "error", err)
-		m.handBack(ds)
+		m.polls.giveBack(ds)
 		m.refuse(w, problem{Status: http.StatusServiceUnavailable, Reason: "KeyUnavailable", Detail: "leases cannot be made now", RetryAfter: 5 * time.Second})
 		return
 	}
@@ -175,13 +179,13 @@ func (m *Mailbox) expiry(d *driver.Delivery, now time.Time) time.Time {
 	return end.Add(-leaseMargin)
 }
 
-// remember notes a lease that this replica gives out. On the last attempt it sees to the dead letter when the lease ends.
+// remember notes a lease that this replica gives out. When one for the last attempt has ended, the mailbox is looked at even if nobody
+// receives: if no replica has settled or extended it, the broker delivers the message again and admit dead-letters it.
 func (m *Mailbox) remember(l *lease, msg *message.Message, now time.Time) {
 	n := m.book.note(l, now)
 	m.book.keep(n, msg)
 	if m.plan.MaxAttempts > 0 && m.plan.DeadLetter != nil && l.count >= m.plan.MaxAttempts {
-		last := *l
-		m.book.watch(n, now, func() { m.lastLeaseEnded(last, n) })
+		m.book.watch(n, now, m.polls.lookOnce)
 	}
 }
 
@@ -269,36 +273,6 @@ func (m *Mailbox) bury(ctx context.Context, d *driver.Delivery, msg *message.Mes
 func (m *Mailbox) tell(ctx context.Context, request *message.Message, a reply.Answer) {
 	if err := m.deps.Sender(m.plan.Object.Broker).Reply(ctx, request, a); err != nil {
 		m.log.Warn("could not answer a requester", "id", request.ID, "error", err)
-	}
-}
-
-// lastLeaseEnded dead-letters a message whose last lease ended without an answer. There are leaseMargin left in which it is ours.
-func (m *Mailbox) lastLeaseEnded(l lease, n *note) {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	if n.ended != open || m.deps.Now().Before(m.book.expiry(n)) || m.draining.Load() {
-		return
-	}
-	ctx, cancel := context.WithTimeout(context.Background(), leaseMargin)
-	defer cancel()
-	d, err := m.restore(&l)
-	if err != nil {
-		return // the broker is away: the next receive sees to it
-	}
-	loader, ok := m.broker().Settler().(driver.Loader)
-	if !ok {
-		return
-	}
-	msg, err := loader.Load(ctx, &d) // another replica may have settled it: then there is nothing to bury
-	if err == nil {
-		err = m.bury(ctx, &d, &msg, flow.AttemptsExhausted, l.count, textLeaseEnded)
-	}
-	switch {
-	case err == nil:
-		m.book.settled(n, dead)
-	case errors.Is(err, driver.ErrMissing):
-	default:
-		m.log.Warn("could not dead-letter a message whose last lease ended; the next receive does it", "error", err)
 	}
 }
 
