@@ -182,7 +182,7 @@ func TestTheSameEventToAnotherTargetIsAnotherRequest(t *testing.T) {
 			if err != nil || c.Joined {
 				t.Fatalf("joined %v, %v", c.Joined, err)
 			}
-			defer c.Close()
+			t.Cleanup(func() { c.Close() })
 			calls[target] = c
 		}
 		for _, target := range []string{"b", "a"} {
@@ -195,6 +195,7 @@ func TestTheSameEventToAnotherTargetIsAnotherRequest(t *testing.T) {
 			if a, err := c.Wait(t.Context()); err != nil || string(a.Message.Data) != "of "+target {
 				t.Errorf("%s got %q, %v", target, a.Message.Data, err)
 			}
+			c.Close()
 		}
 	})
 }
