@@ -166,6 +166,41 @@ var publishCases = []testCase{
 		want(t, "received", receive(t, s, len(expect)), expect...)
 		nothing(t, s)
 	}},
+	{name: "publish: dead letters of one event, and requests asked anew, are messages of their own", needs: func(h *Harness) bool { return h.Can.Dedup }, run: func(t *testing.T, e *env) {
+		c := e.conn(t)
+		q := e.queue(t, c, driver.None)
+		p := e.publisher(t, c, q)
+		with := func(values ...string) message.Message {
+			m := msg("a", "a")
+			for i := 0; i < len(values); i += 2 {
+				m.Attributes = append(m.Attributes, message.Attribute{Name: values[i], Value: values[i+1]})
+			}
+			return m
+		}
+		ms := []message.Message{
+			with(),
+			with(message.Reason, "Terminal", message.Origin, "Subscription/default/billing"),
+			with(message.Reason, "Terminal", message.Origin, "Subscription/default/audit"),
+			with(message.Correlation, "c", message.ExpiryTime, "2030-01-01T00:00:00Z"),
+			with(message.Correlation, "c", message.ExpiryTime, "2030-01-01T00:01:00Z"),
+		}
+		publish(t, p, ms...)
+		publish(t, p, ms...)
+		if n := state(t, c, q).Messages; n != int64(len(ms)) {
+			t.Errorf("%d messages are stored, want %d", n, len(ms))
+		}
+	}},
+	{name: "publish: a failed message without a key holds nothing back", run: func(t *testing.T, e *env) {
+		c := e.conn(t)
+		q := e.queue(t, c, driver.None)
+		ms := []message.Message{msg("a", ""), msg("b", ""), msg("c", "")}
+		ms[1].Type = ""
+		errs := e.publisher(t, c, q).Publish(within(t), ms)
+		if errs[0] != nil || !errors.Is(errs[1], driver.ErrInvalid) || errs[2] != nil {
+			t.Fatalf("Publish: %v", errs)
+		}
+		want(t, "received", receive(t, e.source(t, c, driver.SourceSpec{Object: q}), 2), "a", "c")
+	}},
 	{name: "publish: a full queue refuses and takes again when there is room", needs: func(h *Harness) bool { return h.Can.Full }, run: func(t *testing.T, e *env) {
 		for _, o := range []driver.Ordering{driver.None, driver.Strict, driver.Key} {
 			c := e.conn(t)
