@@ -181,7 +181,7 @@ func override(in compile.Input, urls []brokerURL, secrets *secret.Memory) (compi
 				b.Spec.NATS.TLS, b.Spec.NATS.JetStreamDomain = old.NATS.TLS, old.NATS.JetStreamDomain
 			}
 		default:
-			return in, fmt.Errorf("broker %s: this build has no driver for %s; use nats:// or embedded:", u.name, u.protocol)
+			return in, fmt.Errorf("broker %s: there is no driver for %s in this build; use a nats:// address, or embedded", u.name, u.protocol)
 		}
 		if u.username != "" || u.password != "" {
 			name := "waybill-broker-" + b.Name

@@ -20,7 +20,7 @@ type Config struct {
 	// ClientName is shown to the broker's operator beside the session.
 	ClientName string
 	Addresses  []string
-	TLS        *tls.Config // nil: no TLS unless the address asks for it
+	TLS        *tls.Config `json:"-"` // nil: no TLS unless the address asks for it
 
 	Username, Password string
 	Token              string

@@ -57,8 +57,8 @@ type failedKey struct {
 	key  string
 }
 
-// heldBack is the error of a message that was not published because one before it with the same key was not.
-var heldBack = fmt.Errorf("%w: it was not tried", driver.ErrHeldBack)
+// errHeldBack is the error of a message that was not published because one before it with the same key was not.
+var errHeldBack = fmt.Errorf("%w: it was not tried", driver.ErrHeldBack)
 
 // send publishes all messages of calls in order and fills their errors.
 func (s *sender) send(calls []*call) {
@@ -252,7 +252,7 @@ func (s *sender) held(e entry) bool {
 		return false
 	}
 	if first, ok := s.failed[failedKey{e.call, e.message().Key}]; ok && e.index > first {
-		e.fail(heldBack)
+		e.fail(errHeldBack)
 		return true
 	}
 	return false
@@ -333,8 +333,7 @@ func (s *sender) fate(sent bool, err error) error {
 }
 
 func asRefusal(err error) error {
-	var api *jetstream.APIError
-	if errors.As(err, &api) {
+	if api, ok := errors.AsType[*jetstream.APIError](err); ok {
 		return refusal(api)
 	}
 	return err

@@ -272,29 +272,24 @@ func away(err error) bool {
 	return errors.Is(err, natsgo.ErrReconnectBufExceeded) || errors.Is(err, natsgo.ErrDisconnected)
 }
 
-// request sends one message and waits for its answer, until ctx ends or the connection breaks. sent says that the server may have it.
-func (c *conn) request(ctx context.Context, m *natsgo.Msg) (reply *natsgo.Msg, sent bool, err error) {
+// request sends one message and waits for its answer, until ctx ends or the connection breaks: then the server may have it or not.
+func (c *conn) request(ctx context.Context, m *natsgo.Msg) (*natsgo.Msg, error) {
 	s, err := c.online()
 	if err != nil {
-		return nil, false, err
+		return nil, err
 	}
 	if err := ctx.Err(); err != nil {
-		return nil, false, err
+		return nil, err
 	}
 	both, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	stop := context.AfterFunc(s.ctx, func() { cancel(errAway) })
 	defer stop()
-	reply, err = c.nc.RequestMsgWithContext(both, m)
-	switch {
-	case err == nil:
-		return reply, true, nil
-	case errors.Is(err, natsgo.ErrNoResponders), errors.Is(err, natsgo.ErrReconnectBufExceeded), errors.Is(err, natsgo.ErrMaxPayload):
-		return nil, false, err
-	case errors.Is(context.Cause(both), errAway):
-		return nil, true, errAway
+	reply, err := c.nc.RequestMsgWithContext(both, m)
+	if err != nil && errors.Is(context.Cause(both), errAway) {
+		return nil, errAway
 	}
-	return nil, true, err
+	return reply, err
 }
 
 func (c *conn) Features() driver.Features { return c.features }

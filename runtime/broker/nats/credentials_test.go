@@ -16,9 +16,9 @@ type identity struct {
 	id   string
 }
 
-func newIdentity(t *testing.T, make func() (nkeys.KeyPair, error)) identity {
+func newIdentity(t *testing.T, create func() (nkeys.KeyPair, error)) identity {
 	t.Helper()
-	pair, err := make()
+	pair, err := create()
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -107,7 +107,7 @@ func (c *conn) storeCursor(ctx context.Context, stream, group string, cur *curso
 
 func (c *conn) putCursor(ctx context.Context, subject string, data []byte, revision uint64) (uint64, error) {
 	m := &natsgo.Msg{Subject: subject, Data: data, Header: natsgo.Header{expectedSequence: {strconv.FormatUint(revision, 10)}}}
-	reply, _, err := c.request(ctx, m)
+	reply, err := c.request(ctx, m)
 	if err != nil {
 		return 0, err
 	}

@@ -205,7 +205,7 @@ func (s *cursorSource) deliver(ctx context.Context, batch []arrival, into []driv
 			break
 		}
 		if o.sequence != s.position+1 && s.spec.Object.Kind == driver.Topic {
-			if end = s.explain(ctx, o.sequence); end != nil {
+			if end = s.explain(ctx); end != nil {
 				break
 			}
 		}
@@ -223,9 +223,9 @@ func (s *cursorSource) deliver(ctx context.Context, batch []arrival, into []driv
 	return n, end
 }
 
-// explain says whether the sequences between the last message and next were deleted one by one, which is no loss of ours, or by
+// explain says whether the sequences missing after the last message were deleted one by one, which is no loss of ours, or by
 // retention.
-func (s *cursorSource) explain(ctx context.Context, next uint64) error {
+func (s *cursorSource) explain(ctx context.Context) error {
 	info, err := s.conn.streamInfo(ctx, s.spec.Object.Name)
 	if err != nil {
 		return err
@@ -350,7 +350,7 @@ func (c *conn) purgeUpTo(ctx context.Context, stream string, position uint64) er
 	ctx, cancel := context.WithTimeout(ctx, apiTimeout)
 	defer cancel()
 	m := &natsgo.Msg{Subject: c.apiPrefix + "STREAM.PURGE." + stream, Data: []byte(`{"seq":` + strconv.FormatUint(position+1, 10) + `}`)}
-	answer, _, err := c.request(ctx, m)
+	answer, err := c.request(ctx, m)
 	if err != nil {
 		return err
 	}

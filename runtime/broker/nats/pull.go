@@ -298,7 +298,7 @@ func (p *puller) take(ctx context.Context, into []arrival, limit int) ([]arrival
 		}
 		if timer == nil {
 			timer = time.NewTimer(heartbeat)
-			defer timer.Stop()
+			defer timer.Stop() //nolint:gocritic // made once, and only where there is something to wait for
 		} else {
 			timer.Reset(heartbeat)
 		}

@@ -28,7 +28,7 @@ func (l *serverLog) Warnf(format string, v ...any) {
 	if recovery(text) {
 		level = slog.LevelDebug
 	}
-	l.to.Log(context.Background(), level, "embedded NATS server: "+text)
+	l.to.Log(context.Background(), level, "Embedded NATS server", "says", text)
 }
 
 // recovery reports whether a warning only tells that a store reads its messages anew, for its index is older than they are. It is so after
@@ -49,7 +49,7 @@ func recovery(text string) bool {
 
 func (l *serverLog) Errorf(format string, v ...any) {
 	if l.to != nil {
-		l.to.Error("embedded NATS server: " + fmt.Sprintf(format, v...))
+		l.to.Error("Embedded NATS server", "says", fmt.Sprintf(format, v...))
 	}
 }
 

@@ -68,7 +68,7 @@ func (c *conn) acknowledge(ctx context.Context, acks []ack) error {
 	}
 	bounded, cancel := context.WithTimeout(ctx, wait+time.Duration(len(acks))*ackTime)
 	defer cancel()
-	_, _, err = c.request(bounded, &natsgo.Msg{Subject: acks[at].reply, Data: bytesOf(acks[at].body)})
+	_, err = c.request(bounded, &natsgo.Msg{Subject: acks[at].reply, Data: bytesOf(acks[at].body)})
 	switch {
 	case s.ctx.Err() != nil:
 		return errAway
