@@ -46,7 +46,7 @@ func fill(ctx context.Context, url string, messages int) (outputs int, err error
 		m := &nats.Msg{Subject: in, Data: encode(o), Header: nats.Header{
 			"ce-specversion": {"1.0"}, "ce-id": {strconv.Itoa(i)}, "ce-source": {"/bench"}, "ce-type": {"bench"},
 			"ce-partitionkey": {o.Customer}, "content-type": {"application/json"}}}
-		if _, err := js.PublishMsgAsync(m); err != nil {
+		if _, err := js.PublishMsgAsync(m, jetstream.WithStallWait(time.Minute)); err != nil {
 			return 0, err
 		}
 	}
@@ -157,7 +157,7 @@ func raw(job func([]byte) (output []byte, pass bool, err error)) func(context.Co
 			if pass {
 				future, err := writer.PublishMsgAsync(&nats.Msg{Subject: out, Data: output, Header: nats.Header{
 					"ce-specversion": {"1.0"}, "ce-id": m.Headers()["ce-id"], "ce-source": {"/bench"}, "ce-type": {"bench"},
-					"ce-partitionkey": m.Headers()["ce-partitionkey"], "content-type": {"application/json"}}})
+					"ce-partitionkey": m.Headers()["ce-partitionkey"], "content-type": {"application/json"}}}, jetstream.WithStallWait(time.Minute))
 				if err != nil {
 					return err
 				}
