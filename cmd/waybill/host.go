@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"slices"
 	"strings"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -123,74 +124,82 @@ func secretsOf(l *load) *secret.Memory {
 	return m
 }
 
+// address is where a resource is served, "" when it is not.
+func (l *laptop) address(o *compile.Outcome) string {
+	if o.Plan == nil {
+		return ""
+	}
+	below, ok := o.Plan.Served()
+	if !ok {
+		return ""
+	}
+	return l.origin + o.Resource.Path() + below
+}
+
 // mirror copies the Secrets that a plan reads under another name because their Broker is in another namespace, as the operator does.
-func mirror(outcomes []compile.Outcome, l *load, secrets *secret.Memory) {
+func mirror(outcomes []compile.Outcome, secrets *secret.Memory) {
 	for _, o := range outcomes {
 		for _, m := range o.Mirrors {
-			for _, s := range l.set.Secrets {
-				if s.Namespace == m.From.Namespace && s.Name == m.From.Name {
-					secrets.Put(m.To.Namespace, m.To.Name, s.Data)
-				}
-			}
+			secrets.Copy(m.From.Namespace, m.From.Name, m.To.Namespace, m.To.Name)
 		}
 	}
 }
 
-// override puts the connections of --broker in the place of the declared ones, or adds Brokers that the files lack. Credentials of the URL go
-// into a Secret of their own, never into a plan.
-func override(in compile.Input, urls []brokerURL, secrets *secret.Memory) (compile.Input, error) {
-	if len(urls) == 0 {
-		return in, nil
-	}
-	brokers := append([]*v1alpha1.Broker(nil), in.Brokers...)
-	keys := in.Secrets
+// override applies --broker. declared is the input with the Brokers that the files lack; here has, besides, the connections of --broker in
+// the place of the declared ones. Credentials of a URL go into a Secret of their own, never into a plan.
+func override(in compile.Input, urls []brokerURL, secrets *secret.Memory) (declared, here compile.Input, err error) {
+	declared, here = in, in
+	declared.Brokers, here.Brokers = slices.Clone(in.Brokers), slices.Clone(in.Brokers)
 	for _, u := range urls {
-		at := -1
-		for i, b := range brokers {
-			if b.Namespace+"/"+b.Name == brokerKey(u.name).String() {
-				at = i
+		key := brokerKey(u.name)
+		b := &v1alpha1.Broker{TypeMeta: metav1.TypeMeta{APIVersion: v1alpha1.GroupVersion.String(), Kind: "Broker"},
+			ObjectMeta: metav1.ObjectMeta{Namespace: key.Namespace, Name: key.Name}}
+		at := slices.IndexFunc(in.Brokers, func(b *v1alpha1.Broker) bool { return b.Namespace == key.Namespace && b.Name == key.Name })
+		if at >= 0 {
+			b.ObjectMeta = in.Brokers[at].ObjectMeta
+			old := in.Brokers[at].Spec
+			b.Spec = v1alpha1.BrokerSpec{SecretRef: old.SecretRef, AllowedNamespaces: old.AllowedNamespaces, Prefix: old.Prefix}
+			if u.tls && old.NATS != nil && old.NATS.TLS != nil {
+				b.Spec.NATS = &v1alpha1.NATSBroker{TLS: old.NATS.TLS} // whom to trust is declared with the Broker
 			}
 		}
-		var b *v1alpha1.Broker
-		if at < 0 {
-			key := brokerKey(u.name)
-			b = &v1alpha1.Broker{TypeMeta: metav1.TypeMeta{APIVersion: v1alpha1.GroupVersion.String(), Kind: "Broker"},
-				ObjectMeta: metav1.ObjectMeta{Namespace: key.Namespace, Name: key.Name}}
-			brokers = append(brokers, b)
-		} else {
-			b = brokers[at].DeepCopy()
-			brokers[at] = b
-		}
-		b.Status = v1alpha1.BrokerStatus{} // a probe of the declared broker says nothing of this one
-		old := b.Spec
-		b.Spec = v1alpha1.BrokerSpec{SecretRef: old.SecretRef, AllowedNamespaces: old.AllowedNamespaces, Prefix: old.Prefix}
-		addresses := make([]v1alpha1.BrokerAddress, len(u.addresses))
-		for i, a := range u.addresses {
-			addresses[i] = v1alpha1.BrokerAddress(a)
-		}
-		var tls *v1alpha1.TLS
-		if u.tls {
-			tls = &v1alpha1.TLS{}
-		}
-		switch u.protocol {
-		case "Embedded":
-			b.Spec.Type, b.Spec.SecretRef = v1alpha1.BrokerEmbedded, nil
-		case "NATS":
-			b.Spec.Type, b.Spec.NATS = v1alpha1.BrokerNATS, &v1alpha1.NATSBroker{Servers: addresses, TLS: tls}
-			if old.NATS != nil {
-				b.Spec.NATS.TLS, b.Spec.NATS.JetStreamDomain = old.NATS.TLS, old.NATS.JetStreamDomain
-			}
-		default:
-			return in, fmt.Errorf("broker %s: there is no driver for %s in this build; use a nats:// address, or embedded", u.name, u.protocol)
+		if err := u.connect(&b.Spec); err != nil {
+			return in, in, err
 		}
 		if u.username != "" || u.password != "" {
 			name := "waybill-broker-" + b.Name
-			data := map[string][]byte{"username": []byte(u.username), "password": []byte(u.password)}
-			secrets.Put(b.Namespace, name, data)
-			keys = withSecret(keys, b.Namespace, name)
+			secrets.Put(b.Namespace, name, map[string][]byte{"username": []byte(u.username), "password": []byte(u.password)})
+			declared.Secrets = withSecret(declared.Secrets, b.Namespace, name)
+			here.Secrets = declared.Secrets
 			b.Spec.SecretRef = &v1alpha1.SecretReference{Name: name}
 		}
+		if at >= 0 {
+			here.Brokers[at] = b
+		} else {
+			declared.Brokers, here.Brokers = append(declared.Brokers, b), append(here.Brokers, b)
+		}
 	}
-	in.Brokers, in.Secrets = brokers, keys
-	return in, nil
+	return declared, here, nil
+}
+
+// connect makes spec one of u's protocol and address.
+func (u *brokerURL) connect(spec *v1alpha1.BrokerSpec) error {
+	switch u.protocol {
+	case "Embedded":
+		spec.Type, spec.SecretRef, spec.NATS = v1alpha1.BrokerEmbedded, nil, nil
+	case "NATS":
+		spec.Type = v1alpha1.BrokerNATS
+		if spec.NATS == nil {
+			spec.NATS = new(v1alpha1.NATSBroker)
+		}
+		if u.tls && spec.NATS.TLS == nil {
+			spec.NATS.TLS = new(v1alpha1.TLS)
+		}
+		for _, a := range u.addresses {
+			spec.NATS.Servers = append(spec.NATS.Servers, v1alpha1.BrokerAddress(a))
+		}
+	default:
+		return fmt.Errorf("broker %s: there is no driver for %s in this build; use a nats:// address, or embedded", u.name, u.protocol)
+	}
+	return nil
 }

@@ -13,6 +13,12 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/waybill-dev/waybill/api/v1alpha1"
+	"github.com/waybill-dev/waybill/runtime/compile"
+	"github.com/waybill-dev/waybill/runtime/secret"
 )
 
 // The test binary is the command itself when it is asked to be, so that tests can kill it.
@@ -244,6 +250,52 @@ func TestABrokerOnTheCommandLineTakesTheDeclaredOnesPlace(t *testing.T) {
 	p.signal(syscall.SIGTERM)
 	if p.exitCode() != exitDone {
 		t.Errorf("with --broker: exit code %d\n%s", p.exitCode(), p.stderr.String())
+	}
+}
+
+func TestABrokerThatTheFilesLackIsDefinedOnTheCommandLine(t *testing.T) {
+	_, rest, _ := strings.Cut(embedded, "---\n") // the Topic alone
+	path := write(t, rest+`---
+apiVersion: waybill.dev/v1alpha1
+kind: Mailbox
+metadata: {name: ledger}
+spec: {brokerRef: {name: main}}
+---
+apiVersion: waybill.dev/v1alpha1
+kind: Subscription
+metadata: {name: ledger}
+spec: {topicRef: {name: orders}, deliverTo: {mailboxRef: {name: ledger}}}
+`)
+	if code, _, errs := call(t, "run", "-f", path, "--ephemeral", "--port", "0", "--broker", "mian=embedded:"); code != exitInvalid || !strings.Contains(errs, "main") {
+		t.Errorf("another Broker's name: exit code %d, %s", code, errs)
+	}
+	p := start(t, "-f", path, "--ephemeral", "--port", "0", "--broker", "main=embedded:").waitUp()
+	p.signal(syscall.SIGTERM)
+	if p.exitCode() != exitDone {
+		t.Errorf("exit code %d\n%s", p.exitCode(), p.stderr.String())
+	}
+}
+
+func TestABrokerURLReplacesTheWholeConnection(t *testing.T) {
+	ca := &v1alpha1.TLS{CASecretRef: &v1alpha1.SecretKeyReference{Name: "ca"}}
+	in := compile.Input{Brokers: []*v1alpha1.Broker{{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "main"}, Spec: v1alpha1.BrokerSpec{
+		Type: v1alpha1.BrokerNATS, NATS: &v1alpha1.NATSBroker{Servers: []v1alpha1.BrokerAddress{"nats:4222"}, TLS: ca, JetStreamDomain: "hub"}}}}}
+	for flag, want := range map[string]*v1alpha1.TLS{"main=nats://127.0.0.1:4222": nil, "main=tls://127.0.0.1:4222": ca} {
+		u, err := parseBroker(flag)
+		if err != nil {
+			t.Fatal(err)
+		}
+		declared, here, err := override(in, []brokerURL{u}, new(secret.Memory))
+		if err != nil {
+			t.Fatal(err)
+		}
+		got := here.Brokers[0].Spec.NATS
+		if got.TLS != want || got.JetStreamDomain != "" || len(got.Servers) != 1 || string(got.Servers[0]) != strings.TrimPrefix(flag, "main=") {
+			t.Errorf("%s: %+v", flag, got)
+		}
+		if declared.Brokers[0].Spec.NATS.JetStreamDomain != "hub" {
+			t.Errorf("%s: the declared Broker was changed", flag)
+		}
 	}
 }
 

@@ -13,7 +13,6 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/waybill-dev/waybill/api/v1alpha1"
 	"github.com/waybill-dev/waybill/runtime/compile"
 	"github.com/waybill-dev/waybill/runtime/engine"
 	"github.com/waybill-dev/waybill/runtime/manifest"
@@ -67,20 +66,20 @@ func run(ctx context.Context, f *runFlags, stdout, stderr io.Writer) (err error)
 	if err != nil {
 		return err
 	}
-	wanted := compile.Compile(l.input())
-	faults := l.diagnostics(wanted.Diagnostics, func(d compile.Diagnostic) bool { return declared(d) && !defined(d, urls) })
+	secrets := secretsOf(l)
+	asDeclared, here, err := override(l.input(), urls, secrets)
+	if err != nil {
+		return &exit{exitUsage, err}
+	}
+	wanted := compile.Compile(asDeclared)
+	faults := l.diagnostics(wanted.Diagnostics, declared)
 	report(f.output, stdout, stderr, faults)
 	reportSkipped(stderr, l.set)
 	if len(faults) > 0 {
 		return &exit{exitInvalid, fmt.Errorf("%s found; nothing was started", count(len(faults), "fault"))}
 	}
 
-	secrets := secretsOf(l)
-	in, err := override(l.input(), urls, secrets)
-	if err != nil {
-		return &exit{exitUsage, err}
-	}
-	actual := compile.Compile(in)
+	actual := compile.Compile(here)
 	unused(stderr, urls, mapped, actual.Plans())
 	refused := l.diagnostics(actual.Diagnostics, func(compile.Diagnostic) bool { return true })
 	report(f.output, stdout, stderr, refused)
@@ -102,7 +101,7 @@ func run(ctx context.Context, f *runFlags, stdout, stderr io.Writer) (err error)
 	lap := &laptop{state: st, secrets: secrets, services: mapped, origin: "http://" + listener.Addr().String()}
 	outcomes, missing := lap.runnable(l, &actual)
 	report(f.output, stdout, stderr, missing)
-	mirror(outcomes, l, secrets)
+	mirror(outcomes, secrets)
 	plans := plansOf(outcomes)
 	if len(plans) == 0 {
 		return &exit{exitInvalid, errors.New("there is nothing that could be started")}
@@ -210,11 +209,6 @@ func guarded(p *plan.Plan) bool {
 	return true
 }
 
-// defined reports whether d only says that a Broker is not in the files, and --broker defines it.
-func defined(d compile.Diagnostic, urls []brokerURL) bool {
-	return d.Reason == v1alpha1.ReasonReferenceNotFound && d.Field == "spec.brokerRef" && len(urls) > 0
-}
-
 // runnable picks the outcomes that can run here, and says of the others which flag is missing.
 func (l *laptop) runnable(from *load, result *compile.Result) (ok []compile.Outcome, missing []manifest.Diagnostic) {
 	running := func(r plan.Resource) bool {
@@ -248,17 +242,4 @@ func plansOf(outcomes []compile.Outcome) []*plan.Plan {
 		}
 	}
 	return plans
-}
-
-// address is where a resource is served, "" when it is not.
-func (l *laptop) address(o *compile.Outcome) string {
-	switch p := o.Plan; {
-	case p == nil:
-		return ""
-	case p.Endpoint != nil:
-		return l.origin + o.Resource.Path() + p.Endpoint.Path
-	case p.Topic != nil, p.Mailbox != nil:
-		return l.origin + o.Resource.Path()
-	}
-	return ""
 }

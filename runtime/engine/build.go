@@ -16,13 +16,7 @@ import (
 	"github.com/waybill-dev/waybill/runtime/step"
 )
 
-// A buildError is a plan's fault, or the host's: trying again does not help.
-type buildError struct{ err error }
-
-func (e *buildError) Error() string { return e.err.Error() }
-func (e *buildError) Unwrap() error { return e.err }
-
-// build makes the parts of a plan. Its brokers may still be away.
+// build makes the parts of a plan. Its brokers may still be away. An error is the plan's fault, or the host's: trying again does not help.
 func (u *unit) build() (parts, error) {
 	var p parts
 	var err error
@@ -46,7 +40,7 @@ func (u *unit) build() (parts, error) {
 		p.poller, err = u.buildPoller(u.plan.Poller)
 	}
 	if err != nil {
-		return parts{}, &buildError{err}
+		return parts{}, err
 	}
 	return p, nil
 }

@@ -25,8 +25,6 @@ type Host struct {
 	Secrets secret.Store
 	// Checkpoint is where a poller keeps its position.
 	Checkpoint func(plan.Resource) (checkpoint.Store, error)
-	// Service is the URL, with its path, at which this host reaches a Service.
-	Service func(plan.Service) (string, error)
 	// Base is the path under which a resource's gateway is served: "" in a Pod, which serves one.
 	Base func(plan.Resource) string
 	// LeaseKeys seal lease tokens: the first seals, all open.

@@ -56,10 +56,8 @@ func (u *unit) status() Status {
 	u.mu.Unlock()
 
 	if p.gateway != nil {
-		s.Path = u.engine.host.Base(u.plan.Resource)
-		if e := u.plan.Endpoint; e != nil {
-			s.Path += e.Path
-		}
+		below, _ := u.plan.Served()
+		s.Path = u.engine.host.Base(u.plan.Resource) + below
 		g := p.gateway.Stats()
 		s.Gateway = &g
 		s.Counts.In += uint64(g.Stored)

@@ -62,14 +62,10 @@ func newUnit(e *Engine, p *plan.Plan) *unit {
 func (u *unit) broker(name string) (*broker.Broker, error) {
 	for _, spec := range u.plan.Brokers {
 		if spec.Name == name {
-			b, err := u.engine.conns.get(u.plan.Resource.Namespace, spec)
-			if err != nil {
-				return nil, &buildError{err}
-			}
-			return b, nil
+			return u.engine.conns.get(u.plan.Resource.Namespace, spec)
 		}
 	}
-	return nil, &buildError{fmt.Errorf("the plan of %s names no broker %q", u.plan.Resource, name)}
+	return nil, fmt.Errorf("the plan of %s names no broker %q", u.plan.Resource, name)
 }
 
 // launch starts the unit. Its gateway is there at once, to answer 503 while the broker is away. When the first try to start the rest fails

@@ -19,5 +19,14 @@ func (r Resource) Plural() string {
 	return strings.ToLower(r.Kind) + "s"
 }
 
+// Served is the path below its gateway's base that the plan's users call: "" for a Topic and a Mailbox, an Endpoint's own path. ok is false
+// where nothing is served.
+func (p *Plan) Served() (path string, ok bool) {
+	if p.Endpoint != nil {
+		return p.Endpoint.Path, true
+	}
+	return "", p.Topic != nil || p.Mailbox != nil
+}
+
 // Path is where a laptop serves the resource and what its events bear as their default source: /NAMESPACE/PLURAL/NAME.
 func (r Resource) Path() string { return "/" + r.Namespace + "/" + r.Plural() + "/" + r.Name }

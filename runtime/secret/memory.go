@@ -28,6 +28,15 @@ func (m *Memory) Put(namespace, name string, data map[string][]byte) {
 	m.secrets[object{namespace, name}] = own
 }
 
+// Copy puts a Secret under another name too. Where there is none it does nothing.
+func (m *Memory) Copy(namespace, name, toNamespace, toName string) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if s, ok := m.secrets[object{namespace, name}]; ok {
+		m.secrets[object{toNamespace, toName}] = s // never written to again: Put replaces
+	}
+}
+
 // Value implements Store.
 func (m *Memory) Value(namespace, name, key string) ([]byte, error) {
 	m.mu.RLock()
