@@ -9,6 +9,7 @@ import (
 
 	"github.com/waybill-dev/waybill/api/v1alpha1"
 	"github.com/waybill-dev/waybill/runtime/plan"
+	"github.com/waybill-dev/waybill/runtime/spelling"
 )
 
 // target is the full name of what a reference names.
@@ -68,12 +69,17 @@ func (c *compiler) brokerOf(s *subject, field string, r v1alpha1.ResourceReferen
 // notFound names what was looked for, and where one of that name is if it is not there.
 func (c *compiler) notFound(s *subject, field, kind string, name types.NamespacedName) {
 	hint := "create it, or correct the reference"
-	closest := 3 // letters that differ, at the most
+	var known []string
+	for _, other := range c.subjects {
+		if r := other.resource; r.Kind == kind && r.Namespace == name.Namespace {
+			known = append(known, r.Name)
+		}
+	}
+	if near := spelling.Nearest(name.Name, known); near != "" {
+		hint = "did you mean " + near + "?"
+	}
 	for _, other := range c.subjects {
 		r := other.resource
-		if d := distance(r.Name, name.Name); r.Kind == kind && r.Namespace == name.Namespace && d < closest && d < len(r.Name) {
-			closest, hint = d, "did you mean "+r.Name+"?"
-		}
 		if r.Kind == kind && r.Name == name.Name && r.Namespace != name.Namespace {
 			hint = "there is one in namespace " + r.Namespace + ", which the reference has to name"
 			break
@@ -156,25 +162,4 @@ func (c *compiler) secretKey(s *subject, field string, r v1alpha1.SecretKeyRefer
 	out := plan.SecretRef{Name: r.Name, Key: or(r.Key, byDefault)}
 	c.secretKeys(s, field, out.Name, out.Key)
 	return out
-}
-
-// distance is the number of letters that have to be changed, added or taken away to make b of a (Levenshtein).
-func distance(a, b string) int {
-	row := make([]int, len(b)+1)
-	for j := range row {
-		row[j] = j
-	}
-	for i := range len(a) {
-		diagonal := row[0]
-		row[0] = i + 1
-		for j := range len(b) {
-			cost := diagonal
-			if a[i] != b[j] {
-				cost++
-			}
-			diagonal = row[j+1]
-			row[j+1] = min(cost, row[j]+1, diagonal+1)
-		}
-	}
-	return row[len(b)]
 }

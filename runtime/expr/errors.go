@@ -8,6 +8,8 @@ import (
 
 	"cel.dev/cel-go/cel"
 	"cel.dev/cel-go/interpreter"
+
+	"github.com/waybill-dev/waybill/runtime/spelling"
 )
 
 // An Error is why an expression gave nothing for one message. It names the expression's part, never a value of the message.
@@ -112,7 +114,7 @@ func explain(issues *cel.Issues, s Scope) error {
 func remedy(text string, s Scope) string {
 	if name, ok := quoted(text, "undeclared reference to '"); ok {
 		say := fmt.Sprintf("there is no %s here", name)
-		if near := nearest(name, s.variables()); near != "" {
+		if near := spelling.Nearest(name, s.variables()); near != "" {
 			return say + "; did you mean " + near + "?"
 		}
 		return say + "; the variables are " + strings.Join(s.variables(), ", ")
@@ -131,36 +133,4 @@ func quoted(text, begin string) (string, bool) {
 	}
 	name, _, ok := strings.Cut(text[len(begin):], "'")
 	return name, ok
-}
-
-// nearest is the name that differs from this one by one or two letters, "" when none does.
-func nearest(name string, names []string) string {
-	best, least := "", 3
-	for _, n := range names {
-		if d := distance(strings.ToLower(name), n); d < least && d < len(n) {
-			best, least = n, d
-		}
-	}
-	return best
-}
-
-// distance is the Levenshtein distance.
-func distance(a, b string) int {
-	row := make([]int, len(b)+1)
-	for j := range row {
-		row[j] = j
-	}
-	for i := range len(a) {
-		diagonal := row[0]
-		row[0] = i + 1
-		for j := range len(b) {
-			cost := diagonal
-			if a[i] != b[j] {
-				cost++
-			}
-			diagonal = row[j+1]
-			row[j+1] = min(cost, row[j]+1, diagonal+1)
-		}
-	}
-	return row[len(b)]
 }

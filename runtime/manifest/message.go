@@ -11,6 +11,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/validation/field"
 
 	"github.com/waybill-dev/waybill/api/v1alpha1"
+	"github.com/waybill-dev/waybill/runtime/spelling"
 )
 
 // The validators of Kubernetes speak to programs: "spec.replicas in body must be of type integer: \"string\"". These functions say the same
@@ -42,7 +43,7 @@ func schemaFault(o *object, rules *rules, err *field.Error) Diagnostic {
 		d.Message = "must be " + choice(s)
 		if v, ok := err.BadValue.(string); ok {
 			d.Message = fmt.Sprintf("%q is not known: it must be %s", v, choice(s))
-			if near := nearest(v, values(s)); near != "" {
+			if near := spelling.Nearest(v, values(s)); near != "" {
 				d.Message = fmt.Sprintf("%q is not known: did you mean %s? It must be %s", v, near, choice(s))
 			}
 		}

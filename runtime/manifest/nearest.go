@@ -6,6 +6,8 @@ import (
 	"strings"
 
 	"k8s.io/apiextensions-apiserver/pkg/apiserver/schema"
+
+	"github.com/waybill-dev/waybill/runtime/spelling"
 )
 
 func contains(list []string, s string) bool { return slices.Contains(list, s) }
@@ -31,7 +33,7 @@ func belongsUnder(name, path string, s *schema.Structural) string {
 
 // unknown says that a field is not known, and which may have been meant.
 func unknown(name string, known []string) string {
-	if near := nearest(name, known); near != "" {
+	if near := spelling.Nearest(name, known); near != "" {
 		return fmt.Sprintf("unknown field: did you mean %s?", near)
 	}
 	switch len(known) {
@@ -54,42 +56,4 @@ func listed(words []string) string {
 		return strings.Join(words[:24], ", ") + " and more"
 	}
 	return strings.Join(words[:len(words)-1], ", ") + " and " + words[len(words)-1]
-}
-
-// nearest is the word that a misspelt one most likely stands for, or "".
-func nearest(word string, among []string) string {
-	best, least := "", max(1, min(len(word), 12)/3)+1
-	for _, candidate := range slices.Sorted(slices.Values(among)) {
-		if d := distance(strings.ToLower(word), strings.ToLower(candidate)); d < least {
-			best, least = candidate, d
-		}
-	}
-	return best
-}
-
-// distance counts the letters to insert, delete, exchange or swap with their neighbour to make b of a.
-func distance(a, b string) int {
-	if len(a) > 64 || len(b) > 64 {
-		return 64
-	}
-	before, row := make([]int, len(b)+1), make([]int, len(b)+1)
-	for j := range row {
-		row[j] = j
-	}
-	for i := 1; i <= len(a); i++ {
-		next := make([]int, len(b)+1)
-		next[0] = i
-		for j := 1; j <= len(b); j++ {
-			cost := 1
-			if a[i-1] == b[j-1] {
-				cost = 0
-			}
-			next[j] = min(row[j]+1, next[j-1]+1, row[j-1]+cost)
-			if i > 1 && j > 1 && a[i-1] == b[j-2] && a[i-2] == b[j-1] {
-				next[j] = min(next[j], before[j-2]+1)
-			}
-		}
-		before, row = row, next
-	}
-	return row[len(b)]
 }

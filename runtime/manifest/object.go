@@ -7,6 +7,7 @@ import (
 	"go.yaml.in/yaml/v3"
 
 	"github.com/waybill-dev/waybill/api/v1alpha1"
+	"github.com/waybill-dev/waybill/runtime/spelling"
 )
 
 // object is one object as it was written.
@@ -73,7 +74,7 @@ func (r *reader) document(path string, n *yaml.Node) {
 			Message: fmt.Sprintf("there is no version %q of this group: use %s", version, apiVersion)})
 	case schemas[o.Kind] == nil:
 		message := fmt.Sprintf("there is no kind %q in %s", o.Kind, apiVersion)
-		if near := nearest(o.Kind, kinds); near != "" {
+		if near := spelling.Nearest(o.Kind, kinds); near != "" {
 			message += fmt.Sprintf(": did you mean %s?", near)
 		} else {
 			message += ": there are " + listed(kinds)

@@ -18,6 +18,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/validation/field"
 
 	"github.com/waybill-dev/waybill/api/v1alpha1"
+	"github.com/waybill-dev/waybill/runtime/spelling"
 )
 
 // validate checks every object that was taken, on all processors, and makes the valid ones into what the rest of the program works with.
@@ -136,7 +137,7 @@ func (o *object) unknownFields(n *yaml.Node, s *schema.Structural, path string, 
 				}
 			}
 			m.at[path] = true
-			if near := nearest(k.Value, known); near != "" {
+			if near := spelling.Nearest(k.Value, known); near != "" {
 				m.meant[join(path, near)] = true
 			}
 			says := unknown(k.Value, known)
