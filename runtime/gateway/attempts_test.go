@@ -13,9 +13,7 @@ import (
 func TestMessagesThatNobodyReceivedHaveUsedNoAttempt(t *testing.T) {
 	r := newRig(t)
 	dead := r.mailbox("m-dead")
-	// Two, for one thing is not ours: what the server sends to a request that is just being taken back is lost on the way, comes again after
-	// ackWait, and the server counts it.
-	m := r.mailbox("m", withDeadLetter(2))
+	m := r.mailbox("m", withDeadLetter(1))
 	left := make(chan int, 1)
 	go func() { left <- len(m.receive("max=10&wait=300ms")) }()
 	stays := make(chan []lent, 1)
@@ -43,7 +41,7 @@ func TestMessagesThatNobodyReceivedHaveUsedNoAttempt(t *testing.T) {
 		take(m.receive("max=10&wait=1s"))
 		return len(got) == 10
 	})
-	if again > 1 {
+	if again > 0 {
 		t.Errorf("%d of ten messages that nobody had received were delivered before", again)
 	}
 	dead.none()

@@ -86,6 +86,7 @@ func (u *unreceived) correct(d *driver.Delivery) {
 // poll is one long poll.
 type poll struct {
 	limit int
+	end   time.Time // when it waits no longer; zero: unknown
 	got   []driver.Delivery
 	err   error
 	done  chan struct{} // closed when got or err is set
@@ -99,6 +100,7 @@ func (d *pollDesk) init() {
 // wait returns up to limit deliveries, none when ctx ends first or the desk closes.
 func (d *pollDesk) wait(ctx context.Context, limit int) ([]driver.Delivery, error) {
 	p := &poll{limit: limit, done: make(chan struct{})}
+	p.end, _ = ctx.Deadline()
 	d.mu.Lock()
 	switch {
 	case d.closed:
@@ -136,14 +138,17 @@ func (d *pollDesk) wait(ctx context.Context, limit int) ([]driver.Delivery, erro
 	return p.got, p.err
 }
 
-// demand is how many deliveries the waiting polls would take, and the context for receiving them; 0: nobody waits, and the goroutine has
-// to end.
+// demand is how many deliveries the waiting polls would take, and the context for receiving them, which ends with the first of them, so that
+// the broker ends the request by itself; 0: nobody waits, and the goroutine has to end.
 func (d *pollDesk) demand() (int, context.Context) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	n := 0
+	n, end := 0, time.Time{}
 	for _, p := range d.waiting {
 		n += p.limit
+		if !p.end.IsZero() && (end.IsZero() || p.end.Before(end)) {
+			end = p.end
+		}
 	}
 	if n == 0 && d.look && !d.closed {
 		d.look = false
@@ -157,6 +162,9 @@ func (d *pollDesk) demand() (int, context.Context) {
 	}
 	d.look = false
 	ctx, stop := context.WithCancel(d.ctx)
+	if !end.IsZero() {
+		ctx, stop = context.WithDeadline(d.ctx, end)
+	}
 	d.stop = stop
 	return min(n, maxMessages), ctx
 }

@@ -20,6 +20,8 @@ const (
 	pullExpiry = 30 * time.Second
 	// heartbeat is how often the server says that a pull request is alive; after two missing ones it is taken for lost.
 	heartbeat = 5 * time.Second
+	// expirySlack is how near to its end a request is left to end by itself, and how long after it that is waited for.
+	expirySlack = 250 * time.Millisecond
 )
 
 // Why a puller must be rebuilt before more can come.
@@ -41,6 +43,11 @@ type puller struct {
 	subject string // of pull requests
 	window  driver.Window
 	retain  bool // arrivals count as held until release is called; else until they are taken
+
+	// Of a puller for one fetch: see newFetch.
+	once  bool
+	until time.Time // nothing is asked for beyond it; zero: no end
+	alone bool      // ask for one message only
 
 	mu        sync.Mutex
 	sub       *natsgo.Subscription
@@ -72,6 +79,19 @@ func newPuller(c *conn, w driver.Window, retain bool) *puller {
 	}
 	return &puller{conn: c, window: w, retain: retain, broken: errNotStarted, wake: make(chan struct{}, 1), drained: make(chan struct{})}
 }
+
+// newFetch makes a puller that is done when something has come: the server gives what it has at once, or the first that comes, and ends the
+// request by itself then or at the deadline of ctx. Taking a request back is avoided, for what is on its way then is delivered again by the
+// server, which counts it.
+func newFetch(ctx context.Context, c *conn, w driver.Window) *puller {
+	p := newPuller(c, w, true)
+	p.once = true
+	p.until, _ = ctx.Deadline()
+	return p
+}
+
+// complete reports whether a fetch has all that it gets. Called with mu held.
+func (p *puller) complete() bool { return p.held.messages > 0 && p.credit.messages == 0 }
 
 // start begins to pull from a consumer, or begins anew after a break. What had arrived stays.
 func (p *puller) start(stream, consumer string) error {
@@ -151,6 +171,9 @@ func (p *puller) status(m *natsgo.Msg) {
 		return
 	case strings.Contains(text, "maxbytes"):
 		p.oversize = p.held.messages == 0
+		p.alone = p.oversize
+	case strings.Contains(text, "requests pending"): // others wait for more than there is
+		p.alone = true
 	case code == "400", code == "409" && strings.HasPrefix(text, "exceeded"), strings.Contains(text, "push based"):
 		p.broken = fmt.Errorf("the consumer refuses to be pulled from (%s): %w", text, driver.ErrConflict)
 		p.signal()
@@ -159,6 +182,10 @@ func (p *puller) status(m *natsgo.Msg) {
 	left, _ := strconv.Atoi(m.Header.Get("Nats-Pending-Messages"))
 	bytes, _ := strconv.Atoi(m.Header.Get("Nats-Pending-Bytes"))
 	p.credit.take(left, bytes)
+	if p.once {
+		p.credit = amount{} // its one request is over, whatever is left of it
+		p.signal()
+	}
 	p.ask()
 }
 
@@ -183,9 +210,28 @@ func (p *puller) ask() {
 			return // until what is held has been settled
 		}
 	}
-	b := make([]byte, 0, 96)
-	b = append(b, `{"expires":`...)
-	b = strconv.AppendInt(b, int64(pullExpiry), 10)
+	expires, beat := pullExpiry, heartbeat
+	if p.once {
+		if p.credit.messages > 0 || p.held.messages > 0 {
+			return
+		}
+		if p.alone {
+			free, bytes, p.alone = 1, 0, false
+		}
+		if !p.until.IsZero() {
+			if expires = min(expires, time.Until(p.until)); expires <= 0 {
+				return
+			}
+			beat = min(beat, expires/2) // the server refuses longer ones
+		}
+	}
+	b := make([]byte, 0, 112)
+	if p.once && free > 1 {
+		b = append(b, `{"no_wait":true,"expires":`...) // with both it waits for the first and gives what else there is then
+	} else {
+		b = append(b, `{"expires":`...)
+	}
+	b = strconv.AppendInt(b, int64(expires), 10)
 	b = append(b, `,"batch":`...)
 	b = strconv.AppendInt(b, int64(free), 10)
 	if bytes > 0 {
@@ -193,7 +239,7 @@ func (p *puller) ask() {
 		b = strconv.AppendInt(b, int64(bytes), 10)
 	}
 	b = append(b, `,"idle_heartbeat":`...)
-	b = strconv.AppendInt(b, int64(heartbeat), 10)
+	b = strconv.AppendInt(b, int64(beat), 10)
 	b = append(b, '}')
 	if err := p.conn.nc.PublishRequest(p.subject, p.sub.Subject, b); err != nil {
 		p.broken = errReconnected // away just now: begin anew when it is back
@@ -262,7 +308,7 @@ func (p *puller) take(ctx context.Context, into []arrival, limit int) ([]arrival
 		p.mu.Lock()
 		// After a break what has arrived may be unknown to the server: start looks first.
 		doubtful := p.retain && !p.stopping && p.sess != nil && p.sess.ctx.Err() != nil
-		if n := min(limit, len(p.arrivals)); n > 0 && !doubtful {
+		if n := min(limit, len(p.arrivals)); n > 0 && !doubtful && (!p.once || p.complete()) {
 			into = append(into, p.arrivals[:n]...)
 			rest := copy(p.arrivals, p.arrivals[n:])
 			clear(p.arrivals[rest:])
@@ -311,6 +357,26 @@ func (p *puller) take(ctx context.Context, into []arrival, limit int) ([]arrival
 			return into, nil
 		case <-p.conn.done:
 			return into, fmt.Errorf("nats: %w", natsgo.ErrConnectionClosed)
+		}
+	}
+}
+
+// settle waits until the request of a fetch is over where that is soon: messages are coming, or its time is up.
+func (p *puller) settle(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, 2*expirySlack)
+	defer cancel()
+	for {
+		p.mu.Lock()
+		soon := p.held.messages > 0 || !p.until.IsZero() && time.Until(p.until) < expirySlack
+		over := p.credit.messages == 0 || p.broken != nil || p.sess == nil || p.sess.ctx.Err() != nil
+		p.mu.Unlock()
+		if over || !soon {
+			return
+		}
+		select {
+		case <-p.wake:
+		case <-ctx.Done():
+			return
 		}
 	}
 }

@@ -144,9 +144,10 @@ func (s *durableSource) Receive(ctx context.Context, into []driver.Delivery) (in
 	return s.deliver(batch, into), nil
 }
 
-// receiveOnDemand asks for len(into) messages and takes the request back when it returns: nothing is fetched that nobody waits for.
+// receiveOnDemand asks for len(into) messages, no longer than ctx lasts, and takes the request back where it must return earlier: nothing is
+// fetched that nobody waits for.
 func (s *durableSource) receiveOnDemand(ctx context.Context, into []driver.Delivery) (int, error) {
-	p := newPuller(s.conn, driver.Window{Messages: len(into), Bytes: s.spec.Window.Bytes}, true)
+	p := newFetch(ctx, s.conn, driver.Window{Messages: len(into), Bytes: s.spec.Window.Bytes})
 	s.mu.Lock()
 	if s.draining {
 		s.mu.Unlock()
@@ -155,9 +156,10 @@ func (s *durableSource) receiveOnDemand(ctx context.Context, into []driver.Deliv
 	s.pull = p
 	s.mu.Unlock()
 	batch, err := s.take(ctx, p, len(into))
-	p.stop()
 	flush, cancel := context.WithTimeout(context.Background(), apiTimeout)
 	defer cancel()
+	p.settle(flush)
+	p.stop()
 	p.stopped(flush)
 	batch = append(batch, p.rest()...)
 	if len(batch) == 0 {
