@@ -28,7 +28,7 @@ if ! changed=$(diff "$scratch/before" "$scratch/after"); then
   failed=1
 fi
 
-for module in . hack/tools; do
+for module in . hack/tools hack/kubernetes; do
   if ! (cd "$module" && go mod tidy -diff >"$scratch/tidy"); then
     echo
     echo "$module/go.mod or go.sum is not tidy (run: cd $module && go mod tidy):"
