@@ -243,7 +243,10 @@ func (b *broker) connection(namespace string) (plan.Broker, []Mirror) {
 	}
 	spec := &b.api.Spec
 	out := plan.Broker{Name: key(b.resource).String(), Protocol: b.protocol.Name, Addresses: b.addresses}
-	if spec.SecretRef != nil {
+	if b.protocol.Name == "Embedded" {
+		// In a cluster it is a server of its own, with credentials of its own; a laptop runs it in its own process and uses neither.
+		out.Addresses, out.Secret = []string{b.resource.EmbeddedAddress()}, local(or(secretName(spec.SecretRef), b.resource.Child()))
+	} else if spec.SecretRef != nil {
 		out.Secret = local(spec.SecretRef.Name)
 	}
 	if spec.NATS != nil {
@@ -261,6 +264,26 @@ func (b *broker) connection(namespace string) (plan.Broker, []Mirror) {
 		}
 	}
 	return out, mirrors
+}
+
+// administered is how the Broker s is administered; nil for other kinds.
+func (c *compiler) administered(s *subject) *plan.Broker {
+	if s.resource.Kind != "Broker" {
+		return nil
+	}
+	b := c.brokers[key(s.resource)]
+	out, _ := b.connection(b.resource.Namespace)
+	if b.api.Spec.AdminSecretRef != nil {
+		out.Secret = b.api.Spec.AdminSecretRef.Name
+	}
+	return &out
+}
+
+func secretName(r *v1alpha1.SecretReference) string {
+	if r == nil {
+		return ""
+	}
+	return r.Name
 }
 
 // ref names an object on the broker.

@@ -67,6 +67,9 @@ type Outcome struct {
 	DeadLetter *plan.Ref
 	// Mirrors are the Secrets of other namespaces that its plan reads under a name in its own.
 	Mirrors []Mirror
+	// Connection is how a Broker is administered: as plans of its own namespace reach it, but with adminSecretRef where there is one. Nil for
+	// other kinds, and for a Broker with faults.
+	Connection *plan.Broker
 }
 
 // Owned returns the broker objects that the resource itself makes.

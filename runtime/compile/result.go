@@ -38,6 +38,7 @@ func (c *compiler) result() Result {
 		out := Outcome{Resource: s.resource, Paused: s.paused}
 		if len(s.diags) == 0 {
 			out.Effective, out.DeadLetter, out.Mirrors = s.effective, s.dead, s.mirrors
+			out.Connection = c.administered(s)
 		}
 		c.unready(s)
 		slices.SortFunc(s.diags, compareDiagnostics)
