@@ -36,15 +36,18 @@ type Death struct {
 	First, Last string // errors; cut at 1 KiB
 	Origin      string // KIND/NAMESPACE/NAME
 	Time        time.Time
+	// Identity, where it is set, tells this death from others in the place of Time: a letter that is stored again at another time, or by
+	// another replica, is the same one to the broker. It is a delivery's Identity, of a queue only: there a message dies once.
+	Identity string
 }
 
 // DeadLetter returns m with its history in place of any earlier one. Id, source and data stay. What made it a request goes: nobody waits
 // for a dead letter, and it must not expire where it is kept.
 func DeadLetter(m message.Message, d Death) message.Message {
-	attrs := make([]message.Attribute, 0, len(m.Attributes)+6)
+	attrs := make([]message.Attribute, 0, len(m.Attributes)+7)
 	for _, a := range m.Attributes {
 		switch a.Name {
-		case message.Reason, message.Attempts, message.FirstError, message.LastError, message.Origin, message.DeadTime,
+		case message.Reason, message.Attempts, message.FirstError, message.LastError, message.Origin, message.DeadTime, message.Death,
 			message.ReplyTo, message.Correlation, message.AnswerKind, message.AnswerCode, message.ExpiryTime:
 		default:
 			attrs = append(attrs, a)
@@ -62,6 +65,9 @@ func DeadLetter(m message.Message, d Death) message.Message {
 	attrs = append(attrs,
 		message.Attribute{Name: message.Origin, Value: d.Origin},
 		message.Attribute{Name: message.DeadTime, Value: d.Time.UTC().Format(time.RFC3339Nano)})
+	if d.Identity != "" {
+		attrs = append(attrs, message.Attribute{Name: message.Death, Value: d.Identity})
+	}
 	m.Attributes = attrs
 	return m
 }

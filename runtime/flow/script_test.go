@@ -238,8 +238,8 @@ func (c *scriptSource) ours(d *driver.Delivery) (*record, error) {
 	ref := d.Ref.([2]any)
 	r := ref[0].(*record)
 	if c.over || r.state != "out" || r.count != ref[1] || d.Claim.Epoch != c.s.epochs[r.part] ||
-		!c.s.unfenced && !r.deadline.IsZero() && time.Now().After(r.deadline) {
-		return r, driver.ErrStale
+		!c.s.unfenced && !r.deadline.IsZero() && (time.Now().After(r.deadline) || time.Now().After(d.Deadline)) {
+		return r, driver.ErrStale // by the delivery's own word too, as the NATS driver goes by it
 	}
 	return r, nil
 }

@@ -203,6 +203,9 @@ func (w *worker) settle() {
 				w.stale[i] = true
 				continue
 			}
+			if d != 0 {
+				it.d.Deadline = time.Unix(0, d) // as it was extended: the driver looks at it too
+			}
 			keep = append(keep, i)
 			w.list = append(w.list, driver.Settlement{D: &it.d, Verb: driver.Done})
 		}
