@@ -123,7 +123,7 @@ func TestNothingIsLostWhenTheProcessDies(t *testing.T) {
 
 // keep writes a history where it outlives the test.
 func keep(t *testing.T, h *verify.History) {
-	f, err := os.CreateTemp("", "waybill-history-*.jsonl")
+	f, err := os.CreateTemp("", "waybill-history-*.jsonl") //nolint:usetesting // it outlives the test
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -70,7 +70,7 @@ func receiveOnce(ctx context.Context, client *http.Client, name string, r *Recor
 
 // call POSTs and decodes the answer.
 func call(ctx context.Context, client *http.Client, url string, into any) error {
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, url, nil)
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, url, http.NoBody)
 	if err != nil {
 		return err
 	}
