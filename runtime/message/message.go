@@ -60,6 +60,7 @@ const (
 	LastError  = "wblasterror"
 	Origin     = "wborigin"
 	DeadTime   = "wbtime"
+	Death      = "wbdeath" // which death it was, where the time is not what tells it: see DedupID
 )
 
 // Attribute returns the value of the extension attribute name, "" when it is absent.
