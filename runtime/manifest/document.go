@@ -22,12 +22,21 @@ import (
 const (
 	maxNodes = 500_000
 	maxDepth = 200
+	// maxFileBytes is what one file may hold: more than all manifests of a large system, and little enough for the memory of a laptop.
+	maxFileBytes = 64 << 20
 )
 
 // file reads the documents of one file and takes the objects in them.
 func (r *reader) file(path string) {
+	var data []byte
+	var err error
+	if path == fromStdin {
+		path = stdinsName
+		data, err = bounded(cmp.Or[io.Reader](r.opts.Stdin, strings.NewReader("")))
+	} else {
+		data, err = content(path)
+	}
 	r.set.Files = append(r.set.Files, path)
-	data, err := os.ReadFile(path)
 	if err != nil {
 		r.unreadable(path, 1, fmt.Sprintf("cannot be read: %v", cause(err)))
 		return
@@ -35,18 +44,45 @@ func (r *reader) file(path string) {
 	r.source(path, data)
 }
 
+func content(path string) ([]byte, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	return bounded(f)
+}
+
+// bounded reads all, unless it is more than a manifest can be: a device, or a wrong file.
+func bounded(from io.Reader) ([]byte, error) {
+	data, err := io.ReadAll(io.LimitReader(from, maxFileBytes+1))
+	if err == nil && len(data) > maxFileBytes {
+		err = fmt.Errorf("it has more than %d MiB, which is no manifest any more", maxFileBytes>>20)
+	}
+	return data, err
+}
+
 func (r *reader) source(path string, data []byte) {
-	data = bytes.TrimPrefix(data, []byte("\xef\xbb\xbf"))
+	data = toUTF8(data)
 	parse := parseYAML
 	if strings.EqualFold(filepath.Ext(path), ".json") {
 		parse = parseJSON
 	}
-	roots, fault := parse(data)
-	for _, root := range roots {
+	roots, faults := parse(data)
+	for len(roots) > 0 {
+		root := roots[0]
+		roots = roots[1:]
+		if first, second, line := twoObjects(root); second != nil {
+			r.unreadable(path, line, "a second object begins here: put --- on a line of its own before it")
+			root, roots = first, append([]*yaml.Node{second}, roots...)
+		}
 		e := expander{}
 		n := e.expand(root, 0)
 		if e.err != nil {
-			r.unreadable(path, e.err.line, e.err.message)
+			if line, ok := lineOf(data, e.err.line); ok && strings.Contains(line, "{{") {
+				e.err.message = notRendered
+			}
+			r.broken(path, broken{*e.err, r.keyOf(root)})
 			continue
 		}
 		for _, d := range e.duplicates {
@@ -54,9 +90,34 @@ func (r *reader) source(path string, data []byte) {
 		}
 		r.document(path, n)
 	}
-	if fault != nil {
-		r.unreadable(path, fault.line, fault.message)
+	for _, f := range faults {
+		r.broken(path, f)
 	}
+}
+
+// broken refuses a document that cannot be parsed, and remembers whose it seems to be.
+func (r *reader) broken(path string, f broken) {
+	of := f.of
+	if of.Namespace == "" && of.Name != "" {
+		of.Namespace = r.opts.Namespace
+	}
+	if of.Kind != "" && of.Name != "" {
+		r.set.Refused = append(r.set.Refused, of)
+	} else {
+		of = Key{}
+	}
+	r.diagnostics = append(r.diagnostics, Diagnostic{
+		File: path, Line: max(f.line, 1), Kind: of.Kind, Namespace: of.Namespace, Name: of.Name, Reason: string(v1alpha1.ReasonUnreadable), Message: f.message,
+	})
+}
+
+// keyOf is whose a document is.
+func (r *reader) keyOf(root *yaml.Node) Key {
+	k := Key{Kind: text(root, "kind")}
+	if meta := child(root, "metadata"); meta != nil {
+		k.Name, k.Namespace = text(meta, "name"), cmp.Or(text(meta, "namespace"), r.opts.Namespace)
+	}
+	return k
 }
 
 func (r *reader) unreadable(path string, line int, message string) {
@@ -65,11 +126,10 @@ func (r *reader) unreadable(path string, line int, message string) {
 
 // duplicate refuses a key that stands twice in a mapping.
 func (r *reader) duplicate(path string, root *yaml.Node, f fault) {
-	d := Diagnostic{File: path, Line: f.line, Kind: text(root, "kind"), Reason: string(v1alpha1.ReasonDuplicate), Message: f.message}
-	if meta := child(root, "metadata"); meta != nil {
-		d.Name, d.Namespace = text(meta, "name"), cmp.Or(text(meta, "namespace"), r.opts.Namespace)
-	}
-	r.diagnostics = append(r.diagnostics, d)
+	of := r.keyOf(root)
+	r.diagnostics = append(r.diagnostics, Diagnostic{
+		File: path, Line: f.line, Kind: of.Kind, Namespace: of.Namespace, Name: of.Name, Reason: string(v1alpha1.ReasonDuplicate), Message: f.message,
+	})
 }
 
 // A fault is something wrong with the text itself.
@@ -84,12 +144,14 @@ var (
 	unknownAnchor = regexp.MustCompile(`^unknown anchor '(.+)' referenced`)
 )
 
-// parseYAML gives the documents up to the first that is not YAML.
-func parseYAML(data []byte) (roots []*yaml.Node, f *fault) {
+const notYAML = "is not YAML: "
+
+// decodeYAML gives the documents up to the first that is not YAML, and why it is none in the parser's own words.
+func decodeYAML(data []byte) (roots []*yaml.Node, f *fault) {
 	// The parser reports its own inconsistencies by panics; whatever the input, it is the input that is refused.
 	defer func() {
 		if p := recover(); p != nil {
-			f = &fault{1, fmt.Sprintf("is not YAML: %v", p)}
+			f = &fault{1, fmt.Sprint(notYAML, p)}
 		}
 	}()
 	dec := yaml.NewDecoder(bytes.NewReader(data))
@@ -113,7 +175,7 @@ func parseYAML(data []byte) (roots []*yaml.Node, f *fault) {
 				before, _, _ := bytes.Cut(data, []byte("*"+m[1]))
 				line = 1 + bytes.Count(before, []byte("\n"))
 			}
-			return roots, &fault{line, "is not YAML: " + text}
+			return roots, &fault{line, notYAML + text}
 		}
 		if len(n.Content) == 1 {
 			roots = append(roots, n.Content[0])

@@ -28,9 +28,13 @@ func find(paths []string, recursive bool) ([]string, error) {
 		}
 	}
 	for _, path := range paths {
+		if path == fromStdin {
+			add(path)
+			continue
+		}
 		info, err := os.Stat(path)
 		if err != nil {
-			return nil, fmt.Errorf("cannot read %s: %w", path, cause(err))
+			return nil, fmt.Errorf("cannot read %q: %w%s", path, cause(err), remedy(path))
 		}
 		if !info.IsDir() {
 			add(path)
@@ -47,10 +51,29 @@ func find(paths []string, recursive bool) ([]string, error) {
 	return files, nil
 }
 
+// remedy says what somebody most likely meant who named a path that is not there.
+func remedy(path string) string {
+	switch {
+	case path == "":
+		return "; name a file or a folder"
+	case strings.Contains(path, "://"):
+		return "; only files are read: fetch it first, or pipe it, as in curl -fsSL URL | waybill validate -f -"
+	case strings.ContainsAny(path, "*?["):
+		return "; patterns are not expanded: name the folder, or each file by itself"
+	case strings.Contains(path, ","):
+		return "; name each file by itself, not in a list with commas"
+	}
+	return ""
+}
+
 // folder lists the manifests of a folder in the order of their names. Hidden files are left out, as editors leave some behind.
 func folder(path string, recursive bool) ([]string, error) {
 	var files []string
 	below := false
+	// A link to a folder is that folder; WalkDir would only see the link.
+	if info, err := os.Lstat(path); err == nil && info.Mode()&fs.ModeSymlink != 0 {
+		path += string(filepath.Separator)
+	}
 	err := filepath.WalkDir(path, func(p string, e fs.DirEntry, err error) error {
 		if err != nil {
 			return fmt.Errorf("cannot read %s: %w", p, cause(err))

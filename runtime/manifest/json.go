@@ -13,7 +13,7 @@ import (
 
 // parseJSON gives the documents up to the first that is not JSON, as the nodes that the same text in YAML would give. (YAML is not quite a
 // superset: tabs and escaped surrogates are read differently.)
-func parseJSON(data []byte) ([]*yaml.Node, *fault) {
+func parseJSON(data []byte) ([]*yaml.Node, []broken) {
 	p := jsonParser{dec: json.NewDecoder(bytes.NewReader(data)), data: data}
 	p.dec.UseNumber()
 	for i, c := range data {
@@ -41,7 +41,7 @@ func parseJSON(data []byte) ([]*yaml.Node, *fault) {
 		if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
 			err, at = errors.New("it ends in the middle of a value"), int64(len(data))
 		}
-		return roots, &fault{p.line(at), "is not JSON: " + err.Error()}
+		return roots, []broken{{fault: fault{p.line(at), explainJSON(data, at, err.Error())}}}
 	}
 }
 

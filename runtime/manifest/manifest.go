@@ -7,6 +7,7 @@ package manifest
 
 import (
 	"cmp"
+	"io"
 	"slices"
 
 	"github.com/waybill-dev/waybill/api/v1alpha1"
@@ -18,7 +19,15 @@ type Options struct {
 	Recursive bool
 	// Namespace is given to objects that name none; default "default".
 	Namespace string
+	// Stdin is what the path "-" stands for; nil: nothing.
+	Stdin io.Reader
 }
+
+// The path of the standard input, and what diagnostics call it.
+const (
+	fromStdin  = "-"
+	stdinsName = "<stdin>"
+)
 
 // Set is everything that was read. Each list is sorted by namespace and name and holds valid objects only; with their CRD defaults.
 type Set struct {
@@ -40,6 +49,8 @@ type Set struct {
 	Refused []Key
 	// Files are the files that were read, in that order.
 	Files []string
+	// Objects counts all that were found, those of others and those with faults included.
+	Objects int
 
 	places map[Key]place
 }
@@ -64,7 +75,7 @@ type Skipped struct {
 	Line int
 }
 
-// Read reads files and folders. A folder is read for its .yaml, .yml and .json files, in the order of their names; a file named twice is
+// Read reads files, folders and, as "-", opts.Stdin. A folder is read for its .yaml, .yml and .json files, in the order of their names; a file named twice is
 // read once. The error is of the paths themselves: one that does not exist, or a folder with nothing in it. What is wrong inside a file
 // is a Diagnostic, in the order of files and lines.
 func Read(paths []string, opts Options) (*Set, []Diagnostic, error) {

@@ -36,6 +36,9 @@ func schemaFault(o *object, rules *rules, err *field.Error) Diagnostic {
 		return d
 	case err.Type == field.ErrorTypeRequired:
 		d.Message = "is required"
+		if path == "metadata" {
+			d.Message = "is required: every object has a name, as in metadata: {name: orders}"
+		}
 		if s != nil && s.ValueValidation != nil && len(s.ValueValidation.Enum) > 0 {
 			d.Message += ": " + choice(s)
 		}
@@ -76,11 +79,26 @@ func schemaFault(o *object, rules *rules, err *field.Error) Diagnostic {
 		}
 	case s != nil && strings.HasPrefix(err.Detail, "Checked value must be of type "):
 		d.Message = "must be " + typeWords[s.Type]
+	case path == "metadata.namespace":
+		d.Message = "must be at most 63 characters, lower case letters, digits and '-', and begin and end with a letter or a digit"
+	case strings.HasPrefix(path, "metadata.labels"):
+		d.Message = labelRule
+		if v := nodeAt(o.node, path); v != nil && v.Value == err.BadValue {
+			d.Message = valueRule
+		}
+	case strings.HasPrefix(path, "metadata.annotations."):
+		d.Message = labelRule
 	default:
 		d.Message = bound(err)
 	}
 	return d
 }
+
+// What Kubernetes asks of labels and annotations.
+const (
+	labelRule = "the key must be at most 63 letters, digits, '-', '_' and '.', and begin and end with a letter or a digit; a domain may stand before it, as in example.com/team"
+	valueRule = "the value must be at most 63 letters, digits, '-', '_' and '.', and begin and end with a letter or a digit"
+)
 
 // ruleFault is a rule of the CRD that said no. Others could not be evaluated, for the value is not what the schema asks for: the schema has
 // said so.
@@ -176,6 +194,9 @@ func wrongType(root *yaml.Node, path, detail, example, one string) string {
 	if m[1] == "object" {
 		want += example
 	}
+	if m[1] == "array" && n != nil {
+		want += " (begin each item with '- ' on a line of its own, or write [ … ])"
+	}
 	if one != "" {
 		want = one
 	}
@@ -202,8 +223,11 @@ func wrongType(root *yaml.Node, path, detail, example, one string) string {
 		case m[1] == "string" && old:
 			got += fmt.Sprintf(", as which Kubernetes reads %s without quotes", n.Value)
 		case m[1] == "string" && v != nil && one == "":
-			got += " (put it in quotes)"
+			got += fmt.Sprintf(": put it in quotes, %q", n.Value)
 		}
+	}
+	if m[1] == "object" && n.Kind == yaml.SequenceNode && len(n.Content) == 1 {
+		got += " of one: remove the '- ' before it"
 	}
 	return fmt.Sprintf("must be %s, not %s", want, got)
 }

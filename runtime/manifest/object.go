@@ -2,6 +2,7 @@ package manifest
 
 import (
 	"fmt"
+	"path/filepath"
 	"strings"
 
 	"go.yaml.in/yaml/v3"
@@ -37,8 +38,9 @@ func (r *reader) document(path string, n *yaml.Node) {
 	if n.Kind == yaml.ScalarNode && n.ShortTag() == "!!null" {
 		return // an empty document, as between two lines of ---
 	}
+	r.set.Objects++
 	if n.Kind != yaml.MappingNode {
-		r.unreadable(path, n.Line, "is no Kubernetes object: an object begins with apiVersion and kind")
+		r.unreadable(path, n.Line, "is no Kubernetes object: an object begins with apiVersion and kind, such as "+apiVersion+" and Topic")
 		return
 	}
 	o := &object{Key: Key{Kind: text(n, "kind")}, file: path, node: n}
@@ -49,13 +51,8 @@ func (r *reader) document(path string, n *yaml.Node) {
 		o.Namespace = r.opts.Namespace
 	}
 	version := text(n, "apiVersion")
-	for field, v := range map[string]string{"apiVersion": version, "kind": o.Kind} {
-		if v == "" {
-			r.refuse(o, Diagnostic{Field: field, Reason: string(v1alpha1.ReasonInvalid),
-				Message: "is required, as a text: every object has apiVersion and kind, such as " + apiVersion + " and Topic"})
-		}
-	}
-	if o.refused {
+	if version == "" || o.Kind == "" {
+		r.nameless(o)
 		return
 	}
 	group, _, _ := strings.Cut(version, "/")
@@ -67,6 +64,9 @@ func (r *reader) document(path string, n *yaml.Node) {
 		r.secret(o)
 	case version == "v1" && o.Kind == "Namespace":
 		r.namespace(o)
+	case !ours && schemas[o.Kind] != nil && near(version):
+		r.refuse(o, Diagnostic{Field: "apiVersion", Reason: string(v1alpha1.ReasonInvalid),
+			Message: fmt.Sprintf("there is no %s in %q: did you mean %s?", o.Kind, version, apiVersion)})
 	case !ours:
 		r.skip(o, version)
 	case version != apiVersion:
@@ -84,6 +84,55 @@ func (r *reader) document(path string, n *yaml.Node) {
 		if r.take(o) {
 			r.objects = append(r.objects, o)
 		}
+	}
+}
+
+// near says whether an apiVersion that is not ours was meant to be: its group is missing or misspelt.
+func near(version string) bool {
+	group, _, found := strings.Cut(version, "/")
+	return !found || spelling.Nearest(group, []string{v1alpha1.GroupVersion.Group}) != ""
+}
+
+// strangers are files that lie beside manifests and hold none.
+var strangers = map[string]string{
+	"kustomization.yaml": "is a kustomization, not an object: give what it makes, as in kubectl kustomize DIR | waybill validate -f -",
+	"kustomization.yml":  "is a kustomization, not an object: give what it makes, as in kubectl kustomize DIR | waybill validate -f -",
+	"chart.yaml":         "is a Helm chart's description, not an object: give what the chart makes, as in helm template DIR | waybill validate -f -",
+	"values.yaml":        "are a Helm chart's values, not an object: give what the chart makes, as in helm template DIR | waybill validate -f -",
+}
+
+// nameless refuses what does not say what it is.
+func (r *reader) nameless(o *object) {
+	if says := strangers[strings.ToLower(filepath.Base(o.file))]; says != "" {
+		r.refuse(o, Diagnostic{Reason: string(v1alpha1.ReasonUnreadable), Message: says})
+		return
+	}
+	var missing []string
+	for _, field := range []string{"apiVersion", "kind"} {
+		v := child(o.node, field)
+		switch {
+		case text(o.node, field) != "":
+			continue
+		case v != nil && v.ShortTag() != "!!null" && v.ShortTag() != "!!str":
+			r.refuse(o, Diagnostic{Field: field, Reason: string(v1alpha1.ReasonInvalid), Message: "must be text, such as " + map[string]string{"apiVersion": apiVersion, "kind": "Topic"}[field]})
+			continue
+		}
+		missing = append(missing, field)
+		for i := 0; i+1 < len(o.node.Content); i += 2 {
+			if k := o.node.Content[i]; k.Value != field && spelling.Nearest(k.Value, []string{field}) != "" && !contains([]string{"apiVersion", "kind", "metadata", "spec", "status"}, k.Value) {
+				r.refuse(o, Diagnostic{Line: k.Line, Field: k.Value, Reason: string(v1alpha1.ReasonUnknownField), Message: "unknown field: did you mean " + field + "?"})
+				missing = missing[:len(missing)-1]
+				break
+			}
+		}
+	}
+	switch len(missing) {
+	case 1:
+		r.refuse(o, Diagnostic{Field: missing[0], Reason: string(v1alpha1.ReasonInvalid),
+			Message: "is required: every object has apiVersion and kind, such as " + apiVersion + " and Topic"})
+	case 2:
+		r.refuse(o, Diagnostic{Reason: string(v1alpha1.ReasonUnreadable),
+			Message: "is no Kubernetes object: an object begins with apiVersion and kind, such as " + apiVersion + " and Topic"})
 	}
 }
 

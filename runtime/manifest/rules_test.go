@@ -80,7 +80,7 @@ func TestChanges(t *testing.T) {
 			t.Fatal(err)
 		}
 		object := func(spec string) map[string]any {
-			roots, fault := parseYAML([]byte(spec))
+			roots, fault := decodeYAML([]byte(spec))
 			if fault != nil {
 				t.Fatal(fault.message)
 			}

@@ -66,6 +66,7 @@ func parse(plural string) (*rules, error) {
 		return nil, err
 	}
 	props.Properties["metadata"] = metadata
+	props.Required = append(props.Required, "metadata")
 	full, err := schema.NewStructural(&props)
 	if err != nil {
 		return nil, err

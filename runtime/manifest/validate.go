@@ -55,6 +55,8 @@ func (r *reader) validate() {
 // check applies what the API server applies, in its order: unknown fields, nulls, defaults, the schema, metadata, lists, and the CEL rules.
 func (o *object) check(rules *rules) {
 	misspelt := &misspellings{at: map[string]bool{}, meant: map[string]bool{}}
+	o.readings(o.node, "", false)
+	misread := o.fields()
 	o.unknownFields(o.node, rules.structural, "", misspelt)
 	defaulting.PruneNonNullableNullsWithoutDefaults(o.value, rules.structural)
 	if meta, ok := o.value["metadata"].(map[string]any); ok {
@@ -67,15 +69,24 @@ func (o *object) check(rules *rules) {
 	errs := validation.ValidateCustomResource(nil, o.value, rules.values)
 	errs = append(errs, o.metadata()...)
 	errs = append(errs, listtype.ValidateListSetsAndMaps(nil, rules.structural, o.value)...)
-	faults := o.translate(rules, errs, misspelt)
+	faults := o.translate(rules, errs, misspelt, misread)
 
 	// The API server evaluates no rule on an object that is malformed. Here they are, so that all faults show at once; but only where a rule
 	// says no by itself, and not about what was refused already.
 	for _, err := range rules.obey(o.value, rules.bare, nil, "") {
 		if d, ok := ruleFault(err); ok && !misspelt.at[d.Field] && !misspelt.meant[d.Field] && !rules.spoilt(d, faults) {
-			o.refuse(d)
+			o.refuse(o.remedied(o.present(d), at(rules.structural, d.Field)))
 		}
 	}
+}
+
+// fields are those that were refused so far.
+func (o *object) fields() []string {
+	var out []string
+	for _, d := range o.faults {
+		out = append(out, d.Field)
+	}
+	return out
 }
 
 // spoilt says whether a rule's verdict is worth nothing: what it speaks of lies in a field that was refused already, or the rule looks at one.
@@ -107,8 +118,14 @@ type misspellings struct {
 }
 
 // unknownFields refuses fields that the schema does not have: the API server would drop them silently or warn.
-func (o *object) unknownFields(n *yaml.Node, s *schema.Structural, path string, m *misspellings) {
-	if s == nil || s.XPreserveUnknownFields {
+func (o *object) unknownFields(n *yaml.Node, s *schema.Structural, path string, m *misspellings, around ...surroundings) {
+	if s == nil {
+		return
+	}
+	if s.XPreserveUnknownFields {
+		if n.Kind != yaml.ScalarNode {
+			o.readings(n, path, true)
+		}
 		return
 	}
 	switch n.Kind {
@@ -123,7 +140,7 @@ func (o *object) unknownFields(n *yaml.Node, s *schema.Structural, path string, 
 		for i := 0; i+1 < len(n.Content); i += 2 {
 			k, v := n.Content[i], n.Content[i+1]
 			if p, ok := s.Properties[k.Value]; ok {
-				o.unknownFields(v, &p, join(path, k.Value), m)
+				o.unknownFields(v, &p, join(path, k.Value), m, surroundings{n, s})
 				continue
 			}
 			if s.AdditionalProperties != nil {
@@ -140,9 +157,15 @@ func (o *object) unknownFields(n *yaml.Node, s *schema.Structural, path string, 
 			if near := spelling.Nearest(k.Value, known); near != "" {
 				m.meant[join(path, near)] = true
 			}
+			if name, _, ok := strings.Cut(k.Value, ":"); ok {
+				m.meant[join(path, name)] = true
+			}
 			says := unknown(k.Value, known)
-			if under := belongsUnder(k.Value, path, s); under != "" {
+			switch under := belongsUnder(k.Value, path, s); {
+			case under != "":
 				says = "unknown field: it belongs under " + under + "; indent it"
+			case len(around) > 0 && around[0].lack(k.Value):
+				says = fmt.Sprintf("unknown field: it belongs beside %s, not under it; indent it less", path[strings.LastIndexByte(path, '.')+1:])
 			}
 			o.refuse(Diagnostic{Line: k.Line, Field: join(path, k.Value), Reason: string(v1alpha1.ReasonUnknownField), Message: says})
 		}
@@ -208,15 +231,15 @@ func decode[T any](list []*T, data []byte) ([]*T, error) {
 }
 
 // translate refuses an object for what the schema says about it, once a field, and gives these fields.
-func (o *object) translate(rules *rules, errs field.ErrorList, m *misspellings) []string {
-	var paths []string
+func (o *object) translate(rules *rules, errs field.ErrorList, m *misspellings, misread []string) []string {
+	paths := misread
 	for _, err := range errs {
 		d := schemaFault(o, rules, err)
 		if m.meant[d.Field] || slices.Contains(paths, d.Field) {
 			continue
 		}
 		paths = append(paths, d.Field)
-		o.refuse(d)
+		o.refuse(o.remedied(d, at(rules.structural, d.Field)))
 	}
 	return paths
 }

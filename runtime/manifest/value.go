@@ -72,6 +72,9 @@ func scalar(n *yaml.Node) (any, *fault) {
 			return f, nil
 		}
 	}
+	if n.Style&yaml.TaggedStyle != 0 {
+		return nil, &fault{n.Line, "begins with !, which YAML takes for a tag: put the whole value in quotes"}
+	}
 	return nil, &fault{n.Line, "is no value that Kubernetes knows: put it in quotes if it is text"}
 }
 

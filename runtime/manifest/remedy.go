@@ -1,0 +1,201 @@
+package manifest
+
+import (
+	"fmt"
+	"regexp"
+	"strconv"
+	"strings"
+
+	"go.yaml.in/yaml/v3"
+	"k8s.io/apiextensions-apiserver/pkg/apiserver/schema"
+
+	"github.com/waybill-dev/waybill/api/v1alpha1"
+)
+
+// What the schema says of a value holds for all wrong ones. These functions look at the one that is there and add how it is written right.
+
+// remedied is a diagnostic of a field with what is to be written there, as far as that can be told.
+func (o *object) remedied(d Diagnostic, s *schema.Structural) Diagnostic {
+	n := nodeAt(o.node, d.Field)
+	if n == nil || n.Kind != yaml.ScalarNode {
+		return d
+	}
+	switch v := n.Value; {
+	case strings.Contains(v, "{{"):
+		d.Message = notRendered
+	case variable.MatchString(v):
+		d.Message = notReplaced
+	case d.Field == "metadata.name":
+		if name := asName(v); name != "" {
+			d.Message += ", such as " + name
+		}
+	case s == nil:
+	case s.XIntOrString:
+		if right := asAmount(v); right != "" {
+			d.Message += fmt.Sprintf("; %q is written %s", v, right)
+		}
+	case strings.HasPrefix(d.Message, "must be a duration "):
+		if right := asDuration(v); right != "" {
+			d.Message += fmt.Sprintf("; %q is written %s", v, right)
+		}
+	case s.Type == "integer" && n.ShortTag() == "!!str":
+		if number := strings.TrimSpace(strings.TrimSuffix(v, "%")); digits.MatchString(number) {
+			d.Message = "must be a whole number: write " + number + map[bool]string{true: ", without the %", false: ", without quotes"}[number != v]
+		}
+	}
+	return d
+}
+
+var (
+	variable = regexp.MustCompile(`\$\{[A-Za-z_][A-Za-z0-9_]*\}|\$\([A-Za-z_][A-Za-z0-9_]*\)`)
+	digits   = regexp.MustCompile(`^-?\d+$`)
+	notName  = regexp.MustCompile(`[^a-z0-9]+`)
+	inUnits  = regexp.MustCompile(`^\s*(\d+)\s*([A-Za-z]*)\s*$`)
+	clock    = regexp.MustCompile(`(?i)^\s*PT?(\d+)([DHMS])\s*$`)
+)
+
+// asName is the name nearest to a wrong one; "" when nothing would be left of it.
+func asName(v string) string {
+	name := strings.Trim(notName.ReplaceAllString(strings.ToLower(v), "-"), "-0123456789")
+	if len(name) > 48 {
+		name = strings.Trim(name[:48], "-")
+	}
+	if name == v {
+		return ""
+	}
+	return name
+}
+
+// asDuration writes a duration as Kubernetes takes it: "5 minutes" is 5m, "7d" is 168h and 30 is 30s.
+func asDuration(v string) string {
+	m := inUnits.FindStringSubmatch(v)
+	if iso := clock.FindStringSubmatch(v); iso != nil {
+		m = []string{"", iso[1], strings.ToLower(iso[2])}
+	}
+	if m == nil {
+		return ""
+	}
+	n, err := strconv.ParseInt(m[1], 10, 64)
+	if err != nil || n > 1<<40 {
+		return ""
+	}
+	right := ""
+	switch strings.ToLower(m[2]) {
+	case "", "s", "sec", "secs", "second", "seconds":
+		right = fmt.Sprintf("%ds", n)
+	case "ms", "milli", "millis", "millisecond", "milliseconds":
+		right = fmt.Sprintf("%dms", n)
+	case "m", "min", "mins", "minute", "minutes":
+		right = fmt.Sprintf("%dm", n)
+	case "h", "hr", "hrs", "hour", "hours":
+		right = fmt.Sprintf("%dh", n)
+	case "d", "day", "days":
+		right = fmt.Sprintf("%dh", n*24)
+	case "w", "week", "weeks":
+		right = fmt.Sprintf("%dh", n*24*7)
+	}
+	if right == v {
+		return "" // rightly written, and out of bounds
+	}
+	return right
+}
+
+// asAmount writes a size as Kubernetes takes it: "10GB" is 10G.
+func asAmount(v string) string {
+	m := inUnits.FindStringSubmatch(v)
+	if m == nil {
+		return ""
+	}
+	unit := strings.ToLower(m[2])
+	binary := strings.Contains(unit, "i")
+	unit = strings.TrimSuffix(strings.TrimSuffix(strings.TrimSuffix(unit, "ytes"), "yte"), "b")
+	prefix := map[string]string{"": "", "k": "k", "kilo": "k", "m": "M", "mega": "M", "g": "G", "giga": "G", "t": "T", "tera": "T", "ki": "Ki", "mi": "Mi", "gi": "Gi", "ti": "Ti"}
+	right, ok := prefix[unit]
+	if !ok {
+		return ""
+	}
+	if binary || right == "" {
+		return m[1] + right
+	}
+	return fmt.Sprintf("%s%s, or %s%si in powers of 1024", m[1], right, m[1], strings.ToUpper(right))
+}
+
+const invalid = string(v1alpha1.ReasonInvalid)
+
+// octal is a whole number that YAML reads in base 8, although few who write it mean that.
+var octal = regexp.MustCompile(`^[-+]?0\d+$`)
+
+// readings refuses what is read as something else than it looks like: keys and values that YAML 1.1, and so Kubernetes, takes for true and
+// false, and numbers in base 8. free: nothing says of which type a value is, as in a JSON Schema.
+func (o *object) readings(n *yaml.Node, path string, free bool) {
+	switch n.Kind {
+	case yaml.MappingNode:
+		for i := 0; i+1 < len(n.Content); i += 2 {
+			k := n.Content[i]
+			if as, old := oldBools[k.Value]; old && k.Style == 0 {
+				o.refuse(Diagnostic{Line: k.Line, Field: join(path, k.Value), Reason: invalid,
+					Message: fmt.Sprintf("Kubernetes reads the key %s as %t: write %q, in quotes", k.Value, as, k.Value)})
+			}
+			o.readings(n.Content[i+1], join(path, k.Value), free)
+		}
+	case yaml.SequenceNode:
+		for i, item := range n.Content {
+			o.readings(item, fmt.Sprintf("%s[%d]", path, i), free)
+		}
+	case yaml.ScalarNode:
+		if !free && strings.HasPrefix(path, "spec.") && strings.Contains(n.Value, "{{") && !strings.HasSuffix(path, ".cel") {
+			o.refuse(Diagnostic{Line: n.Line, Field: path, Reason: invalid, Message: notRendered})
+		}
+		if n.Style != 0 {
+			return
+		}
+		if as, old := oldBools[n.Value]; old && free {
+			o.refuse(Diagnostic{Line: n.Line, Field: path, Reason: invalid,
+				Message: fmt.Sprintf("Kubernetes reads %s without quotes as %t: write %q, in quotes, or %t", n.Value, as, n.Value, as)})
+		}
+		if v, f := scalar(n); f == nil && octal.MatchString(n.Value) {
+			if i, ok := v.(int64); ok {
+				plain := strings.TrimLeft(n.Value, "+-0")
+				o.refuse(Diagnostic{Line: n.Line, Field: path, Reason: invalid,
+					Message: fmt.Sprintf("YAML reads %s in base 8, as %d: write %s, or %q in quotes if it is text", n.Value, i, orZero(plain), n.Value)})
+			}
+		}
+	}
+}
+
+func orZero(digits string) string {
+	if digits == "" {
+		return "0"
+	}
+	return digits
+}
+
+// present names the members of a union that are set, in the order of the message that lists them.
+func (o *object) present(d Diagnostic) Diagnostic {
+	rest, ok := strings.CutPrefix(d.Message, "exactly one of ")
+	if !ok {
+		return d
+	}
+	listed, _, _ := strings.Cut(rest, " must be set")
+	n := nodeAt(o.node, d.Field)
+	var set []string
+	for _, name := range strings.FieldsFunc(listed, func(r rune) bool { return r == ' ' || r == ',' }) {
+		if v := child(n, name); name != "and" && v != nil && v.ShortTag() != "!!null" {
+			set = append(set, name)
+		}
+	}
+	if len(set) == 0 {
+		d.Message += "; none is"
+	} else {
+		d.Message += "; here are " + inProse(set)
+	}
+	return d
+}
+
+// inProse joins words as prose does, in their order.
+func inProse(words []string) string {
+	if len(words) == 1 {
+		return words[0]
+	}
+	return strings.Join(words[:len(words)-1], ", ") + " and " + words[len(words)-1]
+}
