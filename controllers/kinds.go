@@ -25,8 +25,8 @@ func Scheme() (*runtime.Scheme, error) {
 type kind struct {
 	name string
 	new  func() client.Object
-	// list adds every object of the kind to what is compiled. They are the cache's own and must not be changed.
-	list func(ctx context.Context, from client.Reader, into *compile.Input) error
+	// list adds every object of the kind to what is compiled, and calls each with it. They are the cache's own and must not be changed.
+	list func(ctx context.Context, from client.Reader, into *compile.Input, each func(client.Object)) error
 	// parts are the places of an object at which this kind keeps what several have.
 	parts func(client.Object) parts
 }
@@ -99,7 +99,7 @@ func define[T, L any, O interface {
 	return kind{
 		name: name,
 		new:  func() client.Object { return O(new(T)) },
-		list: func(ctx context.Context, from client.Reader, in *compile.Input) error {
+		list: func(ctx context.Context, from client.Reader, in *compile.Input, each func(client.Object)) error {
 			all := OL(new(L))
 			if err := from.List(ctx, all, client.UnsafeDisableDeepCopy); err != nil {
 				return err
@@ -107,6 +107,7 @@ func define[T, L any, O interface {
 			list := items(all)
 			for i := range list {
 				*into(in) = append(*into(in), O(&list[i]))
+				each(O(&list[i]))
 			}
 			return nil
 		},

@@ -52,25 +52,26 @@ func (c *connections) get(namespace string, spec plan.Broker) (*broker.Broker, e
 	b := broker.Connect(broker.Config{
 		Name:    spec.Name,
 		Open:    open,
-		Resolve: func(context.Context) (driver.Config, error) { return c.resolve(namespace, spec) },
+		Resolve: func(context.Context) (driver.Config, error) { return Resolve(c.secrets, namespace, spec) },
 		Log:     c.log,
 	})
 	c.open[string(id)] = b
 	return b, nil
 }
 
-// resolve reads the secrets that spec names. It runs at each dial, so that a rotated secret is used by the next session.
-func (c *connections) resolve(namespace string, spec plan.Broker) (driver.Config, error) {
+// Resolve reads the secrets that spec names, which are of namespace. It is asked at each dial, so that a rotated secret is used by the next
+// session.
+func Resolve(secrets secret.Store, namespace string, spec plan.Broker) (driver.Config, error) {
 	cfg := driver.Config{
 		ClientName:      "waybill/" + namespace,
 		Addresses:       spec.Addresses,
 		JetStreamDomain: spec.JetStreamDomain,
 	}
-	if err := c.credentials(namespace, spec.Secret, &cfg); err != nil {
+	if err := credentials(secrets, namespace, spec.Secret, &cfg); err != nil {
 		return cfg, fmt.Errorf("broker %s: %w", spec.Name, err)
 	}
 	if spec.TLS != nil {
-		t, err := c.tls(namespace, spec.TLS)
+		t, err := tlsConfig(secrets, namespace, spec.TLS)
 		if err != nil {
 			return cfg, fmt.Errorf("broker %s: tls: %w", spec.Name, err)
 		}
@@ -80,18 +81,18 @@ func (c *connections) resolve(namespace string, spec plan.Broker) (driver.Config
 }
 
 // credentials reads what the Secret has of a user name and password, a token, and a NATS credentials file.
-func (c *connections) credentials(namespace, name string, cfg *driver.Config) error {
+func credentials(secrets secret.Store, namespace, name string, cfg *driver.Config) error {
 	if name == "" {
 		return nil
 	}
 	for key, into := range map[string]*string{"username": &cfg.Username, "password": &cfg.Password, "token": &cfg.Token} {
-		v, err := secret.Text(c.secrets, namespace, name, key)
+		v, err := secret.Text(secrets, namespace, name, key)
 		if err != nil && !errors.Is(err, secret.ErrNoKey) {
 			return err
 		}
 		*into = v
 	}
-	file, err := c.secrets.Value(namespace, name, "nats.creds")
+	file, err := secrets.Value(namespace, name, "nats.creds")
 	if err != nil && !errors.Is(err, secret.ErrNoKey) {
 		return err
 	}
@@ -99,10 +100,10 @@ func (c *connections) credentials(namespace, name string, cfg *driver.Config) er
 	return nil
 }
 
-func (c *connections) tls(namespace string, spec *plan.TLS) (*tls.Config, error) {
+func tlsConfig(secrets secret.Store, namespace string, spec *plan.TLS) (*tls.Config, error) {
 	t := &tls.Config{MinVersion: tls.VersionTLS12, ServerName: spec.ServerName}
 	if ca := spec.CA; ca != nil {
-		pem, err := c.secrets.Value(namespace, ca.Name, ca.Key)
+		pem, err := secrets.Value(namespace, ca.Name, ca.Key)
 		if err != nil {
 			return nil, err
 		}
@@ -112,11 +113,11 @@ func (c *connections) tls(namespace string, spec *plan.TLS) (*tls.Config, error)
 		}
 	}
 	if spec.ClientCert != nil && spec.ClientKey != nil {
-		cert, err := c.secrets.Value(namespace, spec.ClientCert.Name, spec.ClientCert.Key)
+		cert, err := secrets.Value(namespace, spec.ClientCert.Name, spec.ClientCert.Key)
 		if err != nil {
 			return nil, err
 		}
-		key, err := c.secrets.Value(namespace, spec.ClientKey.Name, spec.ClientKey.Key)
+		key, err := secrets.Value(namespace, spec.ClientKey.Name, spec.ClientKey.Key)
 		if err != nil {
 			return nil, err
 		}

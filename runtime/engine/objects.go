@@ -14,7 +14,8 @@ func ref(r plan.Ref) driver.Ref {
 	return driver.Ref{Kind: driver.Kind(r.Kind), Name: r.Name, Of: r.Of}
 }
 
-func object(o plan.Object) driver.Object {
+// Object is what a plan says of a broker object, as drivers take it.
+func Object(o plan.Object) driver.Object {
 	d := driver.Object{
 		Ref: ref(o.Ref), Owner: o.Owner, External: o.External, Partitions: o.Partitions,
 		MaxAge: time.Duration(o.MaxAge), MaxBytes: o.MaxBytes, MaxMessages: o.MaxMessages, MaxMessageBytes: o.MaxMessageBytes,
@@ -45,6 +46,6 @@ func ensureOne(ctx context.Context, b *broker.Broker, o plan.Object) error {
 	if err != nil {
 		return err
 	}
-	_, err = admin.Ensure(ctx, object(o))
+	_, err = admin.Ensure(ctx, Object(o))
 	return err
 }

@@ -52,7 +52,10 @@ func isLimit(description string) bool {
 }
 
 // Class says what to make of an error that this driver returned.
-func (c *conn) Class(err error) driver.Class {
+func (c *conn) Class(err error) driver.Class { return Class(err) }
+
+// Class says what to make of an error of this driver where no connection came about.
+func Class(err error) driver.Class {
 	switch {
 	case errors.Is(err, driver.ErrDrained):
 		return driver.Drained

@@ -1,0 +1,248 @@
+package controllers
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"reflect"
+	"sync"
+	"time"
+
+	"github.com/go-logr/logr"
+	"github.com/prometheus/client_golang/prometheus"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/tools/events"
+	"k8s.io/client-go/util/workqueue"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/controller"
+	"sigs.k8s.io/controller-runtime/pkg/log"
+	"sigs.k8s.io/controller-runtime/pkg/manager"
+	"sigs.k8s.io/controller-runtime/pkg/reconcile"
+
+	"github.com/waybill-dev/waybill/controllers/workload"
+	"github.com/waybill-dev/waybill/runtime/plan"
+)
+
+// Options are the operator's own.
+type Options struct {
+	Settings workload.Settings
+	Brokers  Brokers
+	// Concurrency is how many resources are reconciled at once; 0: 4.
+	Concurrency int
+	// Probe is how often a Broker is asked whether it is there; 0: 30s. Recheck is how often a resource's broker objects are compared with
+	// what is declared; 0: 10m.
+	Probe, Recheck time.Duration
+	// What a deletion waits for a broker that does not answer, and for one that cannot be asked any more because its Broker, its credentials or
+	// the whole namespace go away too; 0: 5m and 60s.
+	AwayDeadline, GoneDeadline time.Duration
+	// Metrics is where the operator's own are registered.
+	Metrics prometheus.Registerer
+}
+
+// Controller makes all kinds be as they are declared. See the package's comment for the way through.
+type Controller struct {
+	options Options
+	kinds   map[string]*kind
+	client  client.Client // reads from the caches
+	direct  client.Reader // asks the API server
+	world   *world
+	events  events.EventRecorder
+	left    prometheus.Counter
+	retry   workqueue.TypedRateLimiter[plan.Resource]
+
+	mu      sync.Mutex
+	ensured map[plan.Resource]ensured
+	probed  map[plan.Resource]*Found
+}
+
+// New adds the controller to a manager, whose cache has to be made with CacheOptions.
+func New(mgr manager.Manager, opts Options) (*Controller, error) {
+	defaults(&opts)
+	clients, err := kubernetes.NewForConfigAndClient(mgr.GetConfig(), mgr.GetHTTPClient())
+	if err != nil {
+		return nil, err
+	}
+	c := &Controller{
+		options: opts, kinds: map[string]*kind{}, client: mgr.GetClient(), direct: mgr.GetAPIReader(), events: mgr.GetEventRecorder("waybill"),
+		left:    prometheus.NewCounter(prometheus.CounterOpts{Name: "waybill_left_behind_total", Help: "Broker objects that deleted resources left on their brokers because these could not be asked in time."}),
+		retry:   workqueue.NewTypedItemExponentialFailureRateLimiter[plan.Resource](500*time.Millisecond, 2*time.Minute),
+		ensured: map[plan.Resource]ensured{}, probed: map[plan.Resource]*Found{},
+	}
+	if err := opts.Metrics.Register(c.left); err != nil {
+		return nil, err
+	}
+	c.world = newWorld(c.client, clients)
+	for _, k := range kinds() {
+		c.kinds[k.name] = &k
+	}
+	ctl, err := controller.NewTyped("waybill", mgr, controller.TypedOptions[plan.Resource]{
+		Reconciler: c, MaxConcurrentReconciles: opts.Concurrency,
+		LogConstructor: func(r *plan.Resource) logr.Logger {
+			if r == nil {
+				return mgr.GetLogger()
+			}
+			return mgr.GetLogger().WithValues("resource", r.String())
+		},
+	})
+	if err != nil {
+		return nil, err
+	}
+	return c, c.watch(mgr, ctl)
+}
+
+func defaults(o *Options) {
+	for _, d := range []struct {
+		at *time.Duration
+		is time.Duration
+	}{{&o.Probe, 30 * time.Second}, {&o.Recheck, 10 * time.Minute}, {&o.AwayDeadline, 5 * time.Minute}, {&o.GoneDeadline, time.Minute}} {
+		if *d.at == 0 {
+			*d.at = d.is
+		}
+	}
+	if o.Concurrency == 0 {
+		o.Concurrency = 4
+	}
+	if o.Metrics == nil {
+		o.Metrics = prometheus.NewRegistry()
+	}
+}
+
+// Reconcile brings one resource closer to what is declared and tells in its status how it is.
+func (c *Controller) Reconcile(ctx context.Context, r plan.Resource) (reconcile.Result, error) {
+	k := c.kinds[r.Kind]
+	o := k.new()
+	if err := c.client.Get(ctx, keyOf(r), o); err != nil {
+		if apierrors.IsNotFound(err) {
+			c.forget(r)
+			return reconcile.Result{}, nil
+		}
+		return reconcile.Result{}, err
+	}
+	v := c.world.of(r, o)
+	if v == nil {
+		c.world.changed() // which wakes it
+		return reconcile.Result{}, nil
+	}
+
+	f := &facts{resource: r, verdict: v}
+	if !o.GetDeletionTimestamp().IsZero() {
+		if f.leaving = asProblem(c.leave(ctx, k, o, f)); f.leaving == nil {
+			return reconcile.Result{}, nil // it may go
+		}
+	} else {
+		f.problem = asProblem(c.make(ctx, k, o, f))
+	}
+	if err := c.tell(ctx, k, o, f); err != nil {
+		f.problem, f.leaving = problemOf(err), nil
+	}
+	return reconcile.Result{RequeueAfter: c.again(r, f)}, nil
+}
+
+func asProblem(err error) *problem {
+	if err == nil {
+		return nil
+	}
+	return problemOf(err)
+}
+
+// again is when to look once more if nothing happens; 0: never.
+func (c *Controller) again(r plan.Resource, f *facts) time.Duration {
+	p := f.problem
+	if f.leaving != nil {
+		p = f.leaving
+	}
+	switch {
+	case p == nil:
+		c.retry.Forget(r)
+	case p.again > 0:
+		return p.again
+	case p.class == passes:
+		return c.retry.When(r)
+	default:
+		return 0
+	}
+	// Not all at the same moment.
+	spread := func(d time.Duration) time.Duration { return d - d/10 + rand.N(d/5+1) }
+	switch {
+	case r.Kind == "Broker" && refusal(f.verdict) == nil:
+		return spread(c.options.Probe)
+	case len(f.verdict.owned) > 0:
+		return spread(c.options.Recheck)
+	}
+	return 0
+}
+
+// tell writes the status when it says something else than before, and events for what a person should notice.
+func (c *Controller) tell(ctx context.Context, k *kind, o client.Object, f *facts) error {
+	now := o.DeepCopyObject().(client.Object)
+	k.report(now, f)
+	if reflect.DeepEqual(o, now) {
+		return nil
+	}
+	if err := c.client.Status().Patch(ctx, now, client.MergeFrom(o), fieldOwner); err != nil {
+		return client.IgnoreNotFound(err)
+	}
+	for _, p := range []*problem{f.problem, f.leaving} {
+		if p != nil && p.err != nil {
+			log.FromContext(ctx).Info("Not as declared", "reason", p.reason, "error", p.err.Error())
+		}
+	}
+	c.announce(k, o, now)
+	return nil
+}
+
+// forget drops what was remembered of a resource that is gone.
+func (c *Controller) forget(r plan.Resource) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	delete(c.ensured, r)
+	delete(c.probed, r)
+	c.retry.Forget(r)
+	if r.Kind == "Broker" {
+		c.options.Brokers.Forget(keyOf(r))
+	}
+}
+
+// make gives the resource everything it needs, or says what keeps it from having it.
+func (c *Controller) make(ctx context.Context, k *kind, o client.Object, f *facts) error {
+	if refusal(f.verdict) != nil {
+		return nil // what it had when it was accepted goes on
+	}
+	var err error
+	if f.set, err = c.build(o, f.verdict); err != nil {
+		return fmt.Errorf("building its objects: %w", err)
+	}
+	if c.needsFarewell(k, o, f) {
+		if err := c.setFinalizer(ctx, o, true); err != nil {
+			return err
+		}
+	}
+	away := asProblem(c.ensure(ctx, f))
+	if away != nil && away.class != passes {
+		return away
+	}
+	if f.set != nil {
+		if err := c.secrets(ctx, o, f); err != nil {
+			return err
+		}
+		if err := c.apply(ctx, o, f.resource, f.set); err != nil {
+			return err
+		}
+		if f.rollout, err = c.rollout(ctx, f.resource, f.set); err != nil {
+			return err
+		}
+	}
+	if f.resource.Kind == "Broker" {
+		if err := c.copySecrets(ctx, f); err != nil {
+			return err
+		}
+		if f.set == nil || f.rollout.complete() {
+			return c.probe(ctx, o, f)
+		}
+	}
+	if away != nil {
+		return away
+	}
+	return nil
+}

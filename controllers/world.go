@@ -1,0 +1,250 @@
+package controllers
+
+import (
+	"cmp"
+	"context"
+	"reflect"
+	"slices"
+	"sync"
+	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/kubernetes"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/log"
+
+	"github.com/waybill-dev/waybill/api/v1alpha1"
+	"github.com/waybill-dev/waybill/runtime/compile"
+	"github.com/waybill-dev/waybill/runtime/plan"
+)
+
+// The world is everything that is declared, compiled. It is compiled anew when something of it has changed, and wakes those of whom something
+// else is said than before.
+type world struct {
+	reader  client.Reader
+	kinds   []kind
+	secrets *secretBook
+	wake    func(plan.Resource)
+	dirty   chan struct{}
+
+	mu       sync.RWMutex
+	verdicts map[plan.Resource]*verdict
+}
+
+// A verdict is what the compiler says of one resource. It is not changed once it is there.
+type verdict struct {
+	// The object that was compiled.
+	uid        types.UID
+	generation int64
+	deleting   bool
+
+	outcome     compile.Outcome
+	diagnostics []compile.Diagnostic
+	// owned are the broker's objects that it makes; of one that is refused, those that it made when it was not.
+	owned []plan.Object
+	// secrets are those that it refers to and that exist.
+	secrets map[types.NamespacedName]secretFact
+	// copies of a Broker's Secrets are needed by resources in other namespaces.
+	copies []compile.Mirror
+	// users of a Broker are the Topics and Mailboxes that name it.
+	users []string
+	// namespaceEnds: the namespace is being deleted with all that is in it.
+	namespaceEnds bool
+}
+
+func newWorld(reader client.Reader, secrets kubernetes.Interface) *world {
+	w := &world{reader: reader, kinds: kinds(), dirty: make(chan struct{}, 1), verdicts: map[plan.Resource]*verdict{}}
+	w.secrets = newSecretBook(secrets, w.changed)
+	return w
+}
+
+// changed has the world compiled again, soon.
+func (w *world) changed() {
+	select {
+	case w.dirty <- struct{}{}:
+	default: // it will be already
+	}
+}
+
+// of returns what is said of a resource as it is now; nil when it has not been compiled yet, and then it is woken once it is.
+func (w *world) of(r plan.Resource, o client.Object) *verdict {
+	w.mu.RLock()
+	defer w.mu.RUnlock()
+	v := w.verdicts[r]
+	if v == nil || v.uid != o.GetUID() || v.generation != o.GetGeneration() || v.deleting != !o.GetDeletionTimestamp().IsZero() {
+		return nil
+	}
+	return v
+}
+
+// in lists the resources of a namespace.
+func (w *world) in(namespace string) []plan.Resource {
+	w.mu.RLock()
+	defer w.mu.RUnlock()
+	var out []plan.Resource
+	for r := range w.verdicts {
+		if r.Namespace == namespace {
+			out = append(out, r)
+		}
+	}
+	return out
+}
+
+const (
+	// What changes within this time is compiled together.
+	leastRest = 20 * time.Millisecond
+	// Compiling takes at most a quarter of one core's time, however many changes come.
+	restFactor = 3
+	retryAfter = time.Second
+)
+
+// run compiles until ctx ends.
+func (w *world) run(ctx context.Context, wake func(plan.Resource)) {
+	w.wake = wake
+	w.changed()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-w.dirty:
+		}
+		began := time.Now()
+		rest := leastRest
+		if err := w.compile(ctx); err != nil && ctx.Err() == nil {
+			log.FromContext(ctx).Error(err, "The declared resources cannot be read; trying again")
+			w.changed()
+			rest = retryAfter
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(max(rest, restFactor*time.Since(began))):
+		}
+	}
+}
+
+func (w *world) compile(ctx context.Context) error {
+	in, objects, secrets, ending, err := w.snapshot(ctx)
+	if err != nil {
+		return err
+	}
+	result := compile.Compile(in)
+	w.mu.RLock()
+	before := w.verdicts
+	w.mu.RUnlock()
+	verdicts := make(map[plan.Resource]*verdict, len(result.Outcomes))
+	for _, o := range result.Outcomes {
+		object := objects[o.Resource]
+		v := &verdict{uid: object.GetUID(), generation: object.GetGeneration(), deleting: !object.GetDeletionTimestamp().IsZero(),
+			outcome: o, owned: o.Owned(), namespaceEnds: ending[o.Resource.Namespace]}
+		if old := before[o.Resource]; old != nil && old.uid == v.uid && o.Plan == nil {
+			v.owned = old.owned
+		}
+		for _, name := range secretsOf(object) {
+			if f, ok := secrets[name]; ok {
+				if v.secrets == nil {
+					v.secrets = map[types.NamespacedName]secretFact{}
+				}
+				v.secrets[name] = f
+			}
+		}
+		verdicts[o.Resource] = v
+	}
+	for _, d := range result.Diagnostics {
+		r := plan.Resource{Kind: d.Kind, Namespace: d.Namespace, Name: d.Name}
+		verdicts[r].diagnostics = append(verdicts[r].diagnostics, d)
+	}
+	tellBrokers(in, result.Outcomes, verdicts)
+
+	w.mu.Lock()
+	w.verdicts = verdicts
+	w.mu.Unlock()
+	for r, v := range verdicts {
+		if old := before[r]; old == nil || !reflect.DeepEqual(old, v) {
+			w.wake(r)
+		}
+	}
+	for r := range before {
+		if verdicts[r] == nil {
+			w.wake(r)
+		}
+	}
+	return nil
+}
+
+// tellBrokers tells each Broker what others want of it.
+func tellBrokers(in compile.Input, outcomes []compile.Outcome, verdicts map[plan.Resource]*verdict) {
+	bySecret := map[types.NamespacedName]*verdict{}
+	for _, b := range in.Brokers {
+		v := verdicts[resourceOf("Broker", b)]
+		for _, s := range secretsOf(b) {
+			bySecret[s] = v
+		}
+		if c := v.outcome.Connection; c != nil && c.Secret != "" { // an Embedded Broker's is not in its spec
+			bySecret[types.NamespacedName{Namespace: b.Namespace, Name: c.Secret}] = v
+		}
+	}
+	seen := map[compile.Mirror]bool{}
+	for _, o := range outcomes { // in their order, so that nothing changes when nothing does
+		for _, m := range o.Mirrors {
+			if v := bySecret[m.From]; v != nil && !seen[m] {
+				seen[m] = true
+				v.copies = append(v.copies, m)
+			}
+		}
+	}
+	use := func(by plan.Resource, ref v1alpha1.ResourceReference) {
+		if v := verdicts[plan.Resource{Kind: "Broker", Namespace: cmp.Or(ref.Namespace, by.Namespace), Name: ref.Name}]; v != nil {
+			v.users = append(v.users, by.String())
+		}
+	}
+	for _, t := range in.Topics {
+		use(resourceOf("Topic", t), t.Spec.BrokerRef)
+	}
+	for _, m := range in.Mailboxes {
+		use(resourceOf("Mailbox", m), m.Spec.BrokerRef)
+	}
+	for _, b := range in.Brokers {
+		slices.Sort(verdicts[resourceOf("Broker", b)].users)
+	}
+}
+
+// snapshot reads all that is declared.
+func (w *world) snapshot(ctx context.Context) (in compile.Input, objects map[plan.Resource]client.Object, secrets map[types.NamespacedName]secretFact, ending map[string]bool, err error) {
+	in = compile.Input{Unprobed: compile.WaitForBroker, Namespaces: map[string]map[string]string{}, Secrets: map[types.NamespacedName][]string{}}
+	objects = map[plan.Resource]client.Object{}
+	wanted := map[types.NamespacedName]bool{}
+	for _, k := range w.kinds {
+		err := k.list(ctx, w.reader, &in, func(o client.Object) {
+			objects[resourceOf(k.name, o)] = o
+			for _, s := range secretsOf(o) {
+				wanted[s] = true
+			}
+		})
+		if err != nil {
+			return in, nil, nil, nil, err
+		}
+	}
+	var namespaces metav1.PartialObjectMetadataList
+	namespaces.SetGroupVersionKind(namespaceKind)
+	if err := w.reader.List(ctx, &namespaces, client.UnsafeDisableDeepCopy); err != nil {
+		return in, nil, nil, nil, err
+	}
+	ending = map[string]bool{}
+	for i := range namespaces.Items {
+		n := &namespaces.Items[i]
+		in.Namespaces[n.Name] = n.Labels
+		if !n.DeletionTimestamp.IsZero() {
+			ending[n.Name] = true
+		}
+	}
+
+	if secrets, err = w.secrets.facts(ctx, wanted); err != nil {
+		return in, nil, nil, nil, err
+	}
+	for name, f := range secrets {
+		in.Secrets[name] = f.Keys
+	}
+	return in, objects, secrets, ending, nil
+}
