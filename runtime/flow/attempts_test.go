@@ -110,8 +110,8 @@ func TestAnOutageIsNotPoison(t *testing.T) {
 				r.start()
 				after(time.Minute)
 				s := r.flow.Stats()
-				if s.State != DestinationDown || s.BreakerSince.IsZero() {
-					t.Errorf("after a minute of faults: %s, breaker since %s", s.State, s.BreakerSince)
+				if s.State != DestinationDown || s.BreakerSince.IsZero() || s.Detail != fault.Error() {
+					t.Errorf("after a minute of faults: %s (%s), breaker since %s", s.State, s.Detail, s.BreakerSince)
 				}
 				// Not yet started, in handling when the breaker opened, and one for each probe.
 				if s.Window > hoard*r.cfg.Policy.MaxInFlight+openAfter+r.cfg.Policy.MaxInFlight+10 {
@@ -240,7 +240,7 @@ func TestAddressFaultsCountOnceAnotherMessageGotThrough(t *testing.T) {
 		r.cfg.Policy.Retry = Retry{MaxAttempts: 3, Initial: time.Second, Max: time.Second, Multiplier: 1}
 		r.sink.handle = func(_ context.Context, id string, _ int) error {
 			if id == "a0" {
-				return nowhere404
+				return &Fault{Blame: Address, Err: nowhere404, At: "http://a/b"}
 			}
 			return nil
 		}
@@ -250,9 +250,15 @@ func TestAddressFaultsCountOnceAnotherMessageGotThrough(t *testing.T) {
 		if r.grave.ids() != "" {
 			t.Fatalf("a wrong path dead-lettered %s", r.grave.ids())
 		}
+		if s := r.flow.Stats(); s.State != Retrying || s.Detail != nowhere404.Error()+" (http://a/b)" {
+			t.Errorf("state %s (%s)", s.State, s.Detail)
+		}
 		tries := r.sink.count("a0")
 		r.script.add("b0")
 		after(time.Minute)
+		if s := r.flow.Stats(); s.State != Running || s.Detail != "" {
+			t.Errorf("afterwards: state %s (%s)", s.State, s.Detail)
+		}
 		if r.grave.ids() != "a0" {
 			t.Fatalf("dead %q", r.grave.ids())
 		}
@@ -323,7 +329,7 @@ func TestBlockStopsTheKeyUntilItIsMended(t *testing.T) {
 				r.script.add("a0", "a1", "b0", "a2", "b1", "a3")
 				r.start()
 				after(time.Hour)
-				if s := r.flow.Stats(); s.State != BlockedKeys || s.Blocked != 1 || s.Window != 3 {
+				if s := r.flow.Stats(); s.State != BlockedKeys || s.Blocked != 1 || s.Window != 3 || s.Detail != fault.Error() {
 					t.Errorf("state %s, %d blocked, window %d", s.State, s.Blocked, s.Window)
 				}
 				if n := r.sink.count("a1"); n < 55 || n > 65 {

@@ -9,6 +9,8 @@ const (
 	// openAfter destination faults in a row over at least openOver messages open the breaker.
 	openAfter = 10
 	openOver  = 3
+	// tellAfter destination faults in a row the state says so.
+	tellAfter = 3
 )
 
 // A breaker keeps an outage of the destination from using up the attempts of the messages. Open, it lets one message at a time through as
@@ -29,6 +31,7 @@ type run struct {
 	faults   int
 	messages int
 	counted  []*item // whose attempts it has counted, while the breaker is closed
+	last     string  // the latest fault, for people
 }
 
 // leaveRun forgets an item that leaves the window.
@@ -90,7 +93,7 @@ func (f *Flow) judge(it *item, err error, now time.Time) (destination bool, afte
 		it.firstErr = it.errNow
 	}
 	it.tries++
-	it.demanded, it.brokers = false, false
+	it.demanded, it.brokers, it.at = false, false, fault.At
 	wait := f.jitter(f.p.Retry.wait(it.tries))
 	switch fault.Blame {
 	case Message:
@@ -123,6 +126,7 @@ func (f *Flow) fault(it *item, blame Blame, after time.Duration, now time.Time) 
 	}
 	r := &f.run
 	r.faults++
+	r.last = it.trouble()
 	if it.run != r.id {
 		it.run, it.inRun = r.id, 0
 		r.messages++
@@ -164,6 +168,16 @@ func (f *Flow) giveUp(it *item, why Reason, now time.Time) {
 	}
 	it.demanded = false
 	it.due = now.Add(f.jitter(f.p.Retry.Max))
+	f.blockedBy = it.trouble()
+}
+
+// trouble is an item's latest error for those who run the flow.
+func (it *item) trouble() string {
+	text := errorText(it.errNow)
+	if it.at != "" {
+		text += " (" + it.at + ")"
+	}
+	return text
 }
 
 // probed takes in what a probe found out: a fault (the next one waits longer) or nothing about the destination (the next one goes at once).

@@ -28,6 +28,8 @@ type Fault struct {
 	After time.Duration
 	// Err describes the failure without payloads or secrets, at most 1 KiB of it is kept.
 	Err error
+	// At is the address that failed, as it may be shown to those who run the flow: no credentials, no query. It is in no dead letter.
+	At string
 }
 
 func (f *Fault) Error() string {

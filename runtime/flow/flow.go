@@ -69,6 +69,7 @@ type Flow struct {
 	drainCtx                          context.Context
 	drained                           Drained
 	sourceErr, positionLost, unparked error
+	blockedBy                         string // why the latest blocked message is
 	stats                             Stats
 }
 

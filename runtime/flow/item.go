@@ -38,6 +38,7 @@ type item struct {
 	dead             Reason
 	died             time.Time // when the dead letter was first tried
 	firstErr, errNow string
+	at               string // the address that gave errNow
 
 	// Of the run of destination faults: which run, and how much of attempts it accounts for.
 	run, inRun int
@@ -229,7 +230,7 @@ func (it *item) reset() {
 	it.revoked, it.settled, it.demanded, it.brokers, it.blocked, it.alone, it.refused = false, false, false, false, false, false, false
 	it.serial++
 	it.handlings, it.attempts, it.tries, it.run, it.inRun = 0, 0, 0, 0, 0
-	it.dead, it.firstErr, it.errNow = "", "", ""
+	it.dead, it.firstErr, it.errNow, it.at = "", "", "", ""
 }
 
 // laneOf finds or makes the lane that an item keeps its order in.

@@ -15,6 +15,7 @@ const (
 	Running          State = "Running"
 	SourceDown       State = "SourceDown"       // the source broke, or cannot be opened; it is opened again with backoff
 	DestinationDown  State = "DestinationDown"  // the breaker is open
+	Retrying         State = "Retrying"         // the destination failed several times in a row, over too few messages for the breaker
 	DeadLetterDown   State = "DeadLetterDown"   // a dead letter could not be stored
 	RetryWindowFull  State = "RetryWindowFull"  // all that may be held waits to be tried again
 	BlockedPartition State = "BlockedPartition" // too much lies behind a position that is not done
@@ -27,7 +28,7 @@ const (
 // Stats is a snapshot. The counters only grow.
 type Stats struct {
 	State  State
-	Detail string // of the state: an error or a position; never a payload
+	Detail string // of the state: an error and its address, or a position; never a payload or a secret
 
 	Received     uint64
 	Done         uint64
@@ -66,7 +67,7 @@ func (f *Flow) Stats() Stats {
 		src = f.in.src
 	}
 	f.mu.Unlock()
-	if src, ok := src.(blocker); ok && (s.State == Running || s.State == BlockedKeys || s.State == RetryWindowFull) {
+	if src, ok := src.(blocker); ok && (s.State == Running || s.State == Retrying || s.State == BlockedKeys || s.State == RetryWindowFull) {
 		if claim, position, since, ok := src.Blocked(); ok {
 			s.State, s.Detail = BlockedPartition, blockedAt(claim, position, since)
 		}
@@ -94,13 +95,15 @@ func (f *Flow) state() (State, string) {
 	case f.in == nil:
 		return Starting, ""
 	case f.breaker.open:
-		return DestinationDown, ""
+		return DestinationDown, f.run.last
 	case f.unparked != nil && f.dying > 0:
 		return DeadLetterDown, text(f.unparked)
 	case f.room() <= 0 && len(f.waiting) > 0 && f.unstarted == 0:
 		return RetryWindowFull, ""
 	case f.blocked > 0:
-		return BlockedKeys, ""
+		return BlockedKeys, f.blockedBy
+	case f.run.faults >= tellAfter && f.held > 0:
+		return Retrying, f.run.last
 	}
 	return Running, ""
 }

@@ -31,8 +31,9 @@ const (
 
 	dialTimeout = 10 * time.Second
 	idleTimeout = 90 * time.Second
-	// drainBytes of an answer that nobody wants are read so that the connection can be used again.
+	// drainBytes of an answer that nobody wants are read, for drainTime, so that the connection can be used again.
 	drainBytes = 64 << 10
+	drainTime  = time.Second
 )
 
 // Config is what a Client needs.
@@ -130,11 +131,13 @@ type Request struct {
 	Gzip bool
 	// Discard: the answer's body is of no interest; its size and its end do not matter either.
 	Discard bool
+	// Want, where set, says by the header of a 2xx answer whether its body is of interest; if not, it is discarded.
+	Want func(http.Header) bool
 	// Once: the request is never sent twice, not even when a kept-alive connection turns out to be closed.
 	Once bool
 }
 
-// Response is a complete answer. Body is empty unless Status is 2xx.
+// Response is a complete answer. Body is empty unless Status is 2xx and the body was wanted.
 type Response struct {
 	Status int
 	Header http.Header
@@ -173,9 +176,13 @@ func (c *Client) Do(ctx context.Context, r *Request) (*Response, error) {
 	}
 	defer answer.Body.Close()
 	out := &Response{Status: answer.StatusCode, Header: answer.Header}
-	if r.Discard || !out.ok() {
-		// Whatever goes wrong here, the status has been said.
-		_, _ = io.CopyN(io.Discard, answer.Body, drainBytes)
+	if r.Discard || !out.ok() || r.Want != nil && !r.Want(answer.Header) {
+		if answer.Body != http.NoBody {
+			// Whatever goes wrong here, the status has been said: a body that does not end holds nobody up.
+			enough := time.AfterFunc(drainTime, cancel)
+			_, _ = io.CopyN(io.Discard, answer.Body, drainBytes)
+			enough.Stop()
+		}
 		return out, nil
 	}
 	if out.Body, err = readBody(answer, maxBody); err != nil {

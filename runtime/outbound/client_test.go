@@ -247,6 +247,47 @@ func TestADiscardedAnswerCannotFail(t *testing.T) {
 	}
 }
 
+func TestABodyThatDoesNotEndHoldsNobodyUp(t *testing.T) {
+	var status atomic.Int64
+	u := serve(t, func(w http.ResponseWriter, r *http.Request) {
+		w.WriteHeader(int(status.Load()))
+		_ = http.NewResponseController(w).Flush()
+		<-r.Context().Done()
+	})
+	c := newClient(t, Config{})
+	unwanted := func(http.Header) bool { return false }
+	for name, k := range map[string]struct {
+		status int64
+		target Target
+	}{
+		"discarded": {200, Target{URL: u, Discard: true}}, "not wanted": {200, Target{URL: u, Want: unwanted}}, "refused": {500, Target{URL: u}},
+	} {
+		status.Store(k.status)
+		began := time.Now()
+		_, err := c.Send(t.Context(), &k.target, event())
+		if took := time.Since(began); (err != nil) != (k.status == 500) || took > 10*time.Second {
+			t.Errorf("%s: %v after %v", name, err, took)
+		}
+	}
+}
+
+func TestAnAddressIsShownWithoutSecrets(t *testing.T) {
+	for raw, want := range map[string]string{
+		"http://example.com":                         "http://example.com",
+		"http://u:p@example.com:81/events?token=t#f": "http://example.com:81/events",
+		"https://hooks.example.com/services/T0/" + strings.Repeat("x", 24) + "/end": "https://hooks.example.com/services/T0/…/end",
+		"http://[::1]:80/a%2Fb": "http://[::1]:80/a%2Fb",
+	} {
+		if got := Shown(parse(t, raw)); got != want {
+			t.Errorf("%s is shown as %s, want %s", raw, got, want)
+		}
+	}
+	_, err := newClient(t, Config{}).Send(t.Context(), &Target{URL: parse(t, "http://127.0.0.1:1/here?secret=1")}, event())
+	if f := fault(t, err); f.At != "http://127.0.0.1:1/here" {
+		t.Errorf("at %q", f.At)
+	}
+}
+
 func TestAnswersAreBounded(t *testing.T) {
 	zipped := func(n int) []byte {
 		var b bytes.Buffer

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net/http"
 	"net/url"
+	"strings"
 	"time"
 
 	"github.com/waybill-dev/waybill/runtime/flow"
@@ -19,8 +20,9 @@ type Target struct {
 	Namespace string
 	Auth      *plan.Auth
 	Timeout   time.Duration
-	// Discard, Once and MaxBody as in Request.
+	// Discard, Want, Once and MaxBody as in Request.
 	Discard, Once bool
+	Want          func(http.Header) bool
 	MaxBody       int
 }
 
@@ -46,17 +48,32 @@ func (c *Client) Send(ctx context.Context, t *Target, m *message.Message) (*Resp
 	}
 	r := Request{
 		Method: http.MethodPost, URL: t.URL, Header: h, Body: m.Data, Namespace: t.Namespace, Auth: t.Auth,
-		Timeout: t.Timeout, MaxBody: t.MaxBody, Discard: t.Discard, Once: t.Once,
+		Timeout: t.Timeout, MaxBody: t.MaxBody, Discard: t.Discard, Want: t.Want, Once: t.Once,
 	}
 	answer, err := c.Do(ctx, &r)
-	if err != nil {
-		return nil, err
+	if err == nil {
+		err = answer.Check(t.URL.Host)
 	}
-	if err := answer.Check(t.URL.Host); err != nil {
-		if f, ok := errors.AsType[*flow.Fault](err); ok {
-			f.After = min(f.After, maxPause)
+	if err == nil {
+		return answer, nil
+	}
+	if f, ok := errors.AsType[*flow.Fault](err); ok {
+		f.After, f.At = min(f.After, maxPause), Shown(t.URL)
+	}
+	return nil, err
+}
+
+// longSegment of a path is taken for a secret: incoming webhooks have their token there.
+const longSegment = 20
+
+// Shown is an address as those may see it who run a flow: without credentials, query and fragment, and with … for parts of the path that
+// are as long as a token.
+func Shown(u *url.URL) string {
+	segments := strings.Split(u.EscapedPath(), "/")
+	for i, s := range segments {
+		if len(s) >= longSegment {
+			segments[i] = "…"
 		}
-		return nil, err
 	}
-	return answer, nil
+	return u.Scheme + "://" + u.Host + strings.Join(segments, "/")
 }

@@ -61,6 +61,9 @@ func NewPush(p plan.Push, d PushDeps) (flow.Stage, error) {
 	}
 	s := &push{deps: d, response: p.Response, target: *target, silent: *target, concurrency: p.Concurrency}
 	s.silent.Discard = true
+	if s.response == toTopic {
+		s.target.Want = cehttp.IsEvent // any other body is dropped, however large it is
+	}
 	if s.concurrency <= 0 {
 		s.concurrency = defaultConcurrency
 	}
@@ -181,5 +184,5 @@ func (s *push) reply(answer *outbound.Response, request *message.Message) (messa
 }
 
 func (s *push) unreadable(err error) error {
-	return &flow.Fault{Blame: flow.Destination, Err: fmt.Errorf("%s answered with an event that cannot be read: %w", s.target.URL.Host, err)}
+	return &flow.Fault{Blame: flow.Destination, Err: fmt.Errorf("%s answered with an event that cannot be read: %w", s.target.URL.Host, err), At: outbound.Shown(s.target.URL)}
 }

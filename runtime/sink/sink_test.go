@@ -300,6 +300,8 @@ func TestPushPublishesTheEventInTheAnswer(t *testing.T) {
 		"batch":       {content("application/cloudevents-batch+json", "["+structured+"]"), nil, nil, []string{"s1"}},
 		"empty batch": {content("application/cloudevents-batch+json", "[]"), nil, nil, nil},
 		"plain":       {content("application/json", `{"ok":true}`), nil, nil, nil},
+		"plain large": {content("text/plain", strings.Repeat("x", 2<<20)), nil, nil, nil},
+		"too long":    {content("application/cloudevents+json", strings.Repeat(" ", 2<<20)), nil, flow.Destination, nil},
 		"empty":       {func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(204) }, nil, nil, nil},
 		"malformed":   {content("application/cloudevents+json", `{"specversion":"1.0"`), nil, flow.Destination, nil},
 		"broker away": {binary, errors.New("away"), flow.Broker, nil},
