@@ -94,6 +94,11 @@ type EndpointSpec struct {
 	// +optional
 	Limits *EndpointLimits `json:"limits,omitempty"`
 
+	// allowedNamespaces says from which namespaces it may be called, an ingress controller's for one; default Same. A NetworkPolicy says so,
+	// which holds where the cluster's network enforces them.
+	// +optional
+	AllowedNamespaces *AllowedNamespaces `json:"allowedNamespaces,omitempty"`
+
 	// replicas is the number of Pods of the gateway, 0 to 1000; default 1. On a laptop it is always 1.
 	// +optional
 	// +kubebuilder:default=1

@@ -85,6 +85,7 @@ type EnvVar struct {
 	// +required
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=256
+	// +kubebuilder:validation:XValidation:rule="!self.startsWith('KUBERNETES_')",message="variables that begin with KUBERNETES_ are the cluster's own"
 	Name string `json:"name"`
 
 	// value of the variable; default empty.

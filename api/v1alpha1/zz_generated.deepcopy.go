@@ -603,6 +603,11 @@ func (in *EndpointSpec) DeepCopyInto(out *EndpointSpec) {
 		*out = new(EndpointLimits)
 		(*in).DeepCopyInto(*out)
 	}
+	if in.AllowedNamespaces != nil {
+		in, out := &in.AllowedNamespaces, &out.AllowedNamespaces
+		*out = new(AllowedNamespaces)
+		(*in).DeepCopyInto(*out)
+	}
 	if in.Replicas != nil {
 		in, out := &in.Replicas, &out.Replicas
 		*out = new(int32)

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"slices"
@@ -136,11 +137,23 @@ func (l *laptop) address(o *compile.Outcome) string {
 	return l.origin + o.Resource.Path() + below
 }
 
-// mirror copies the Secrets that a plan reads under another name because their Broker is in another namespace, as the operator does.
+// mirror copies the Secrets that a plan reads under another name because their Broker is in another namespace, as the operator does. The
+// server in this process asks nobody who they are: the Secret with which a cluster's would be asked is there, and empty.
 func mirror(outcomes []compile.Outcome, secrets *secret.Memory) {
 	for _, o := range outcomes {
 		for _, m := range o.Mirrors {
 			secrets.Copy(m.From.Namespace, m.From.Name, m.To.Namespace, m.To.Name)
+		}
+		if o.Plan == nil {
+			continue
+		}
+		for _, b := range o.Plan.Brokers {
+			if b.Protocol != "Embedded" {
+				continue
+			}
+			if _, err := secrets.Value(o.Resource.Namespace, b.Secret, v1alpha1.SecretKeyUsername); errors.Is(err, secret.ErrNoSecret) {
+				secrets.Put(o.Resource.Namespace, b.Secret, nil)
+			}
 		}
 	}
 }

@@ -15,6 +15,9 @@ const (
 	LabelBroker          = "waybill.dev/broker"
 	// AnnotationPlan on a Pod template, and so on its Pods and ReplicaSets, is the hash of the plan that they run.
 	AnnotationPlan = "waybill.dev/plan"
+	// AnnotationApplied is a hash of the object as it was applied. Where the live object bears another one, or lacks a field of the desired
+	// object, it has to be applied again; else there is nothing to do.
+	AnnotationApplied = "waybill.dev/applied"
 )
 
 // SelectorLabels pick what belongs to a resource; its Pods bear them too, and no other's do.

@@ -3,6 +3,8 @@ package compile
 import (
 	"time"
 
+	"k8s.io/apimachinery/pkg/api/resource"
+
 	"github.com/waybill-dev/waybill/api/v1alpha1"
 	"github.com/waybill-dev/waybill/runtime/plan"
 )
@@ -56,6 +58,9 @@ const (
 	// The type of an event that has none of its own.
 	defaultEventType = "dev.waybill.message"
 
+	// Of an Embedded broker: a few million messages, and less than what the smallest clusters give out.
+	defaultStorage = "1Gi"
+
 	// maxPlanBytes bounds a plan, which in a cluster lies in a ConfigMap.
 	maxPlanBytes = 256 << 10
 )
@@ -71,6 +76,14 @@ const defaultOnFailure = v1alpha1.OnFailurePark
 
 // A new subscriber wants what comes from now on; the past is asked for.
 const defaultStart = v1alpha1.StartLatest
+
+// EmbeddedStorage is the size of an Embedded broker's volume.
+func EmbeddedStorage(b *v1alpha1.Broker) resource.Quantity {
+	if e := b.Spec.Embedded; e != nil && e.Storage != nil {
+		return e.Storage.DeepCopy()
+	}
+	return resource.MustParse(defaultStorage)
+}
 
 func or[T comparable](v, otherwise T) T {
 	var zero T

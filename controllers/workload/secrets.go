@@ -1,0 +1,106 @@
+package workload
+
+import (
+	"bytes"
+	"maps"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/waybill-dev/waybill/api/v1alpha1"
+	"github.com/waybill-dev/waybill/runtime/compile"
+	"github.com/waybill-dev/waybill/runtime/plan"
+)
+
+// Keys of the Secret of lease keys.
+const (
+	LeaseKeyCurrent  = "current"
+	leaseKeyNext     = "next"
+	leaseKeyPrevious = "previous"
+)
+
+// LeaseKeyBytes is how long a lease key is.
+const LeaseKeyBytes = 32
+
+// LeaseKeys is the Secret that the mailboxes of a namespace seal lease tokens with. key is LeaseKeyBytes of randomness. It is created where it
+// is missing and never applied: another one would end every lease.
+func LeaseKeys(namespace string, key []byte) *corev1.Secret {
+	return &corev1.Secret{
+		ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: plan.LeaseKeySecret, Labels: map[string]string{"app.kubernetes.io/name": "waybill", LabelManagedBy: ManagedBy}},
+		Type:       corev1.SecretTypeOpaque,
+		Data:       map[string][]byte{LeaseKeyCurrent: bytes.Clone(key)},
+	}
+}
+
+// RotateLeaseKeys takes one of three steps to another key and returns the Secret to be written: fresh is made known to all Pods, then they
+// seal with it, then the old one is forgotten. Between two steps every Pod must have had the time to see the first (some minutes), before the
+// third also every lease the time to end; so no token is ever refused.
+func RotateLeaseKeys(old *corev1.Secret, fresh []byte) *corev1.Secret {
+	next := old.DeepCopy()
+	switch {
+	case old.Data[leaseKeyNext] != nil:
+		next.Data = map[string][]byte{LeaseKeyCurrent: old.Data[leaseKeyNext], leaseKeyPrevious: old.Data[LeaseKeyCurrent]}
+	case old.Data[leaseKeyPrevious] != nil:
+		next.Data = map[string][]byte{LeaseKeyCurrent: old.Data[LeaseKeyCurrent]}
+	default:
+		next.Data = map[string][]byte{LeaseKeyCurrent: old.Data[LeaseKeyCurrent], leaseKeyNext: bytes.Clone(fresh)}
+	}
+	return next
+}
+
+// credentialsName is the Secret that an Embedded Broker and its workers share: the one that its spec names, else one that the operator makes.
+func credentialsName(b *v1alpha1.Broker) string {
+	if b.Spec.SecretRef != nil {
+		return b.Spec.SecretRef.Name
+	}
+	return plan.Resource{Kind: "Broker", Namespace: b.Namespace, Name: b.Name}.Child()
+}
+
+// BrokerCredentials is the Secret of an Embedded Broker, with a random password. Like LeaseKeys it is created where it is missing and never
+// applied. nil where there is none to be made: the type is another one, or the spec names a Secret.
+func BrokerCredentials(b *v1alpha1.Broker, password string) *corev1.Secret {
+	if b.Spec.Type != v1alpha1.BrokerEmbedded || b.Spec.SecretRef != nil {
+		return nil
+	}
+	r := plan.Resource{Kind: "Broker", Namespace: b.Namespace, Name: b.Name}
+	return &corev1.Secret{
+		ObjectMeta: metav1.ObjectMeta{
+			Namespace: b.Namespace, Name: credentialsName(b), Labels: Labels(r),
+			OwnerReferences: []metav1.OwnerReference{*metav1.NewControllerRef(b, v1alpha1.GroupVersion.WithKind("Broker"))},
+		},
+		Type: corev1.SecretTypeOpaque,
+		Data: map[string][]byte{v1alpha1.SecretKeyUsername: []byte("waybill"), v1alpha1.SecretKeyPassword: []byte(password)},
+	}
+}
+
+// RotateBrokerCredentials gives an Embedded Broker's Secret another password. The server takes the old one until the next rotation, for workers
+// see the new one only after a while.
+func RotateBrokerCredentials(old *corev1.Secret, password string) *corev1.Secret {
+	next := old.DeepCopy()
+	if next.Data == nil {
+		next.Data = map[string][]byte{}
+	}
+	if p := old.Data[v1alpha1.SecretKeyPassword]; len(p) > 0 {
+		next.Data[plan.PreviousPasswordKey] = bytes.Clone(p)
+	}
+	next.Data[v1alpha1.SecretKeyPassword] = []byte(password)
+	return next
+}
+
+// Mirror is a Broker's Secret as the workers of another namespace find it. An ownerReference cannot lead to another namespace: its labels say
+// whose it is, and it is removed when no Set there needs it, or when the Broker admits the namespace no more.
+func Mirror(source *corev1.Secret, m compile.Mirror, broker plan.Resource) *corev1.Secret {
+	data := make(map[string][]byte, len(source.Data))
+	for k, v := range source.Data {
+		if k != plan.PreviousPasswordKey { // only the server reads it
+			data[k] = bytes.Clone(v)
+		}
+	}
+	labels := map[string]string{"app.kubernetes.io/name": "waybill", LabelManagedBy: ManagedBy}
+	maps.Copy(labels, map[string]string{LabelBrokerNamespace: broker.Namespace, LabelBroker: broker.Name})
+	return &corev1.Secret{
+		ObjectMeta: metav1.ObjectMeta{Namespace: m.To.Namespace, Name: m.To.Name, Labels: labels},
+		Type:       source.Type,
+		Data:       data,
+	}
+}
