@@ -45,9 +45,30 @@ func (r *router) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 	if h == nil {
 		w.Header().Set("Content-Type", "application/problem+json")
 		w.WriteHeader(http.StatusNotFound)
-		json.NewEncoder(w).Encode(map[string]any{"title": "Not Found", "status": http.StatusNotFound, "reason": "NotFound",
+		json.NewEncoder(w).Encode(map[string]any{"type": "about:blank", "title": "Not Found", "status": http.StatusNotFound, "reason": "NotFound",
 			"detail": "nothing is served at this address; /status lists what is"})
 		return
 	}
-	http.StripPrefix(base, h).ServeHTTP(w, req)
+	// Not http.StripPrefix: that answers 404 by itself where the path was spelt with needless percent-encoding.
+	below := new(http.Request)
+	*below = *req
+	u := *req.URL
+	u.Path, u.RawPath = u.Path[len(base):], rawBelow(u.RawPath, len(base))
+	below.URL = &u
+	h.ServeHTTP(w, below)
+}
+
+// rawBelow is what follows n bytes of a path in its percent-encoded spelling, "" where that is none of its own.
+func rawBelow(raw string, n int) string {
+	if raw == "" {
+		return ""
+	}
+	i := 0
+	for range n {
+		if raw[i] == '%' {
+			i += 2
+		}
+		i++
+	}
+	return raw[i:]
 }

@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -18,6 +19,8 @@ const (
 	// maxBatchBytes and maxBatchEvents bound one batch.
 	maxBatchBytes  = 8 << 20
 	maxBatchEvents = 10_000
+	// maxFaults bounds the faults that one answer names.
+	maxFaults = 100
 	// envelope is what a structured event may have beside its data.
 	envelope = message.MaxAttributeBytes + 8<<10
 )
@@ -51,124 +54,226 @@ func (in *intake) close() {
 	in.bytes = 0
 }
 
-// limits of one request: of its body, 0 for as large as the events may be, and of one event's data.
-type limits struct{ body, data int }
+// limits of one request: of its body, 0 for as large as the events may be, and of one event's data. check may refuse single events; its
+// faults have the detail, and a path where there is one.
+type limits struct {
+	body, data int
+	check      func(*message.Message) []fault
+}
+
+// Fields that set a limit.
+const (
+	messageField = "spec.maxMessageBytes" // of the Topic or Mailbox that takes the event
+	bodyField    = "spec.limits.maxBodyBytes"
+)
+
+// attributeRoom is what is kept free at the broker beside an event's data, less what a dead letter's history needs at the least.
+const attributeRoom = 24<<10 - 768
 
 // read takes a request's events. When it returns nil it has answered.
 func (f *front) read(w http.ResponseWriter, r *http.Request, l limits) *intake {
 	mode, err := cehttp.ModeOf(r.Header)
 	if err != nil {
-		f.refuse(w, malformed(err))
+		f.refuseUnread(w, err)
 		return nil
 	}
-	limit := int64(l.data)
+	limit, field := int64(l.data), messageField
 	switch mode {
 	case cehttp.ModeStructured:
-		limit = limit/3*4 + envelope // the data may be base64
+		limit = (limit+2)/3*4 + envelope // the data may be base64
 	case cehttp.ModeBatched:
-		limit = max(maxBatchBytes, limit/3*4+envelope)
+		limit, field = max(maxBatchBytes, (limit+2)/3*4+envelope), ""
 	}
-	if l.body > 0 {
-		limit = min(limit, int64(l.body))
+	if l.body > 0 && int64(l.body) < limit {
+		limit, field = int64(l.body), bodyField
 	}
-	body, reserved, ok := f.readBody(w, r, limit)
+	body, reserved, ok := f.readWithin(w, r, limit, field)
 	if !ok {
 		return nil
 	}
 	in := &intake{bytes: reserved, budget: &f.budget}
-	in.events, in.batch, err = cehttp.Read(r.Header, body, f.defaults)
-	switch {
-	case err != nil:
+	if p := in.take(r.Header, body, f.defaults, l); p != nil {
 		in.close()
-		f.refuse(w, malformed(err))
+		f.refuse(w, *p)
 		return nil
-	case len(in.events) > maxBatchEvents:
-		in.close()
-		f.refuse(w, problem{Status: http.StatusRequestEntityTooLarge, Reason: "BatchTooLarge", Detail: fmt.Sprintf("a batch may have %d events", maxBatchEvents)})
-		return nil
-	}
-	for i := range in.events {
-		if len(in.events[i].Data) > l.data {
-			in.close()
-			p := tooLarge(int64(l.data))
-			if in.batch {
-				p.Errors = []fault{{Index: &i, Detail: "the data are too large"}}
-			}
-			f.refuse(w, p)
-			return nil
-		}
 	}
 	return in
 }
 
-// readBody reads at most limit bytes and reserves them from the budget; the caller gives them back. When ok is false it has answered.
+func (f *front) refuseUnread(w http.ResponseWriter, err error) {
+	p := malformed(err)
+	if u, ok := errors.AsType[*cehttp.UnsupportedError](err); ok && u.Encoding {
+		w.Header().Set("Accept-Encoding", "identity") // RFC 9110, 12.5.3
+	}
+	f.refuse(w, p)
+}
+
+// take makes events of a body. Of a batch it names the faults of all members at once.
+func (in *intake) take(h http.Header, body []byte, d cehttp.Defaults, l limits) *problem {
+	var err error
+	in.events, in.batch, err = cehttp.Read(h, body, d)
+	bad, members := errors.AsType[*message.BatchError](err)
+	switch {
+	case err != nil && !members:
+		p := malformed(err)
+		return &p
+	case len(in.events) > maxBatchEvents:
+		return &problem{Status: http.StatusRequestEntityTooLarge, Reason: "BatchTooLarge", Limit: maxBatchEvents,
+			Detail: fmt.Sprintf("a batch may have %d events; send several", maxBatchEvents)}
+	case !in.batch:
+		return in.takeOne(l)
+	}
+	var found []fault
+	malformed, large := 0, 0
+	for i := range in.events {
+		if members && len(bad.Members) > malformed && bad.Members[malformed].Index == i {
+			found = append(found, fault{Index: &i, Detail: bad.Members[malformed].Err.Error()})
+			malformed++
+			continue
+		}
+		m := &in.events[i]
+		if p := tooMuch(m, l); p != nil {
+			found = append(found, fault{Index: &i, Detail: p.Detail})
+			large++
+			continue
+		}
+		if l.check != nil {
+			for _, one := range l.check(m) {
+				one.Index = &i
+				found = append(found, one)
+			}
+		}
+	}
+	if found == nil {
+		return nil
+	}
+	p := problem{Status: http.StatusUnprocessableEntity, Reason: "BadMember", Errors: found[:min(len(found), maxFaults)],
+		Detail: "members of the batch cannot be taken; nothing of it was stored"}
+	switch len(found) {
+	case large:
+		p.Status, p.Reason, p.Limit, p.Field = http.StatusRequestEntityTooLarge, "TooLarge", int64(l.data), messageField
+	case len(found) - malformed - large:
+		p.Reason, p.Detail = "SchemaViolation", schemaDetail
+	}
+	if len(found) > maxFaults {
+		p.Detail += fmt.Sprintf("; the first %d of %d faults are listed", maxFaults, len(found))
+	}
+	return &p
+}
+
+func (in *intake) takeOne(l limits) *problem {
+	m := &in.events[0]
+	if p := tooMuch(m, l); p != nil {
+		return p
+	}
+	if l.check != nil {
+		if faults := l.check(m); faults != nil {
+			return &problem{Status: http.StatusUnprocessableEntity, Reason: "SchemaViolation", Detail: schemaDetail, ID: m.ID, Errors: faults}
+		}
+	}
+	return nil
+}
+
+// tooMuch says whether an event is too large: its data by themselves, or with its attributes more than could be dead-lettered.
+func tooMuch(m *message.Message, l limits) *problem {
+	if len(m.Data) > l.data {
+		p := tooLarge(int64(l.data), messageField)
+		p.Detail, p.ID = fmt.Sprintf("the data have %d bytes, and at most %d are taken (%s)", len(m.Data), l.data, messageField), m.ID
+		return &p
+	}
+	if most := l.data + attributeRoom - len(m.Data); m.HeaderSize() > most {
+		p := tooLarge(int64(most), messageField)
+		p.Detail, p.ID = fmt.Sprintf("the attributes have %d bytes, percent-encoded, and beside these data at most %d are taken (%s)", m.HeaderSize(), most, messageField), m.ID
+		return &p
+	}
+	return nil
+}
+
+// readBody is readWithin a limit that no field sets.
 func (f *front) readBody(w http.ResponseWriter, r *http.Request, limit int64) (body []byte, reserved int64, ok bool) {
+	return f.readWithin(w, r, limit, "")
+}
+
+// readWithin reads at most limit bytes, which field sets, and reserves them from the budget as they come; the caller gives them back. When
+// ok is false it has answered.
+func (f *front) readWithin(w http.ResponseWriter, r *http.Request, limit int64, field string) (body []byte, reserved int64, ok bool) {
 	if r.ContentLength > limit {
 		w.Header().Set("Connection", "close") // rather than read what is not wanted
-		f.refuse(w, tooLarge(limit))
-		return nil, 0, false
-	}
-	reserved = r.ContentLength
-	if reserved < 0 {
-		reserved = limit
-	}
-	if !f.budget.take(reserved) {
-		f.refuse(w, problem{Status: http.StatusServiceUnavailable, Reason: "BuffersFull", Detail: "too much is waiting to be stored; try again", RetryAfter: time.Second})
+		f.refuse(w, tooLarge(limit, field))
 		return nil, 0, false
 	}
 	control := http.NewResponseController(w)
 	_ = control.SetReadDeadline(time.Now().Add(bodyTimeout)) // not every writer can
-	body, err := readAll(http.MaxBytesReader(w, r.Body, limit), r.ContentLength)
+	body, reserved, err := f.budget.read(http.MaxBytesReader(w, r.Body, limit), r.ContentLength)
 	_ = control.SetReadDeadline(time.Time{})
 	if err == nil {
-		if r.ContentLength < 0 { // now its size is known
-			f.budget.give(reserved - int64(len(body)))
-			reserved = int64(len(body))
-		}
 		return body, reserved, true
 	}
 	f.budget.give(reserved)
 	if _, over := errors.AsType[*http.MaxBytesError](err); over {
-		f.refuse(w, tooLarge(limit))
+		f.refuse(w, tooLarge(limit, field))
+		return nil, 0, false
+	}
+	w.Header().Set("Connection", "close")
+	if errors.Is(err, errBuffersFull) {
+		f.refuse(w, problem{Status: http.StatusServiceUnavailable, Reason: "BuffersFull", Detail: "too much is waiting to be stored; try again", RetryAfter: time.Second})
 	} else {
-		w.Header().Set("Connection", "close")
 		f.refuse(w, problem{Status: http.StatusBadRequest, Reason: "BodyIncomplete", Detail: "the body ended before it was complete, or took too long"})
 	}
 	return nil, 0, false
 }
 
-// readAll reads to the end; size is what is expected, -1 when it is not known.
-func readAll(r io.Reader, size int64) ([]byte, error) {
-	if size < 0 {
-		return io.ReadAll(r)
+// firstBytes of a body are reserved at once; the room then doubles as they are filled. So a client holds what it has sent, and not what it
+// says that it will send.
+const firstBytes = 16 << 10
+
+// read reads to the end; size is what is expected, -1 when it is not known. reserved bytes are taken from the budget, also with an error.
+func (b *budget) read(r io.Reader, size int64) (body []byte, reserved int64, err error) {
+	room := int64(firstBytes)
+	if size >= 0 {
+		room = min(room, size)
 	}
-	body := make([]byte, size)
-	_, err := io.ReadFull(r, body)
-	if err != nil {
-		return nil, err
+	for {
+		if !b.take(room - reserved) {
+			return nil, reserved, errBuffersFull
+		}
+		reserved = room
+		grown := make([]byte, room)
+		have := copy(grown, body)
+		n, err := io.ReadFull(r, grown[have:])
+		body = grown[:have+n]
+		switch {
+		case err == io.EOF && size < 0, err == io.ErrUnexpectedEOF && size < 0:
+			b.give(reserved - int64(len(body)))
+			return bytes.Clone(body), int64(len(body)), nil // without the room that was not needed
+		case err != nil && err != io.EOF || err == io.EOF && room > int64(have):
+			return nil, reserved, err
+		case int64(len(body)) == size:
+			// One more read meets the end, after which the server can notice that the client went away.
+			if _, err := r.Read(make([]byte, 1)); err != nil && err != io.EOF {
+				return nil, reserved, err
+			}
+			return body, reserved, nil
+		}
+		room *= 2
+		if size >= 0 {
+			room = min(room, size)
+		}
 	}
-	// One more read meets the end, after which the server can notice that the client went away.
-	if _, err := r.Read(make([]byte, 1)); err != nil && err != io.EOF {
-		return nil, err
-	}
-	return body, nil
 }
 
-func tooLarge(limit int64) problem {
-	return problem{Status: http.StatusRequestEntityTooLarge, Reason: "TooLarge", Detail: fmt.Sprintf("at most %d bytes are taken", limit)}
+func tooLarge(limit int64, field string) problem {
+	p := problem{Status: http.StatusRequestEntityTooLarge, Reason: "TooLarge", Limit: limit, Field: field, Detail: fmt.Sprintf("the body has more than the %d bytes that are taken", limit)}
+	if field != "" {
+		p.Detail += " (" + field + ")"
+	}
+	return p
 }
 
 // malformed makes a problem of an error of cehttp.Read.
 func malformed(err error) problem {
 	if _, unsupported := errors.AsType[*cehttp.UnsupportedError](err); unsupported {
 		return problem{Status: http.StatusUnsupportedMediaType, Reason: "UnsupportedMediaType", Detail: err.Error()}
-	}
-	if b, bad := errors.AsType[*message.BatchError](err); bad {
-		p := problem{Status: http.StatusUnprocessableEntity, Reason: "BadMember", Detail: "members of the batch are no valid events; nothing of it was stored"}
-		for _, m := range b.Members[:min(len(b.Members), 100)] {
-			p.Errors = append(p.Errors, fault{Index: &m.Index, Detail: m.Err.Error()})
-		}
-		return p
 	}
 	return problem{Status: http.StatusBadRequest, Reason: "MalformedEvent", Detail: err.Error()}
 }

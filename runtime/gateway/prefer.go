@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"errors"
 	"net/http"
 	"strconv"
 	"strings"
@@ -16,25 +17,51 @@ type preference struct {
 	wait  time.Duration // 0: none
 }
 
-// readPrefer reads the preferences that are known here; others are ignored, as the RFC has it. ok is false for a wait that is no number.
+// readPrefer reads the preferences that are known here; others are ignored, and of one that is given twice the first counts, as the RFC has
+// it. ok is false for a wait that is no number.
 func readPrefer(h http.Header) (p preference, ok bool) {
+	ok = true
 	for _, line := range h["Prefer"] {
-		for part := range strings.SplitSeq(line, ",") {
-			token, _, _ := strings.Cut(part, ";")
-			name, value, _ := strings.Cut(token, "=")
+		for line != "" {
+			var part string
+			part, line = cutUnquoted(line, ',')
+			part, _ = cutUnquoted(part, ';')
+			name, value, _ := strings.Cut(part, "=")
 			switch strings.ToLower(strings.TrimSpace(name)) {
 			case "respond-async":
 				p.async = true
 			case "wait":
-				n, err := strconv.Atoi(strings.Trim(strings.TrimSpace(value), `"`))
-				if err != nil || n < 1 {
-					return p, false
+				n, err := strconv.ParseUint(strings.Trim(strings.TrimSpace(value), `"`), 10, 64)
+				if errors.Is(err, strconv.ErrRange) {
+					err = nil // n is more than any bound
 				}
-				p.wait = min(time.Duration(min(n, 3600))*time.Second, maxWait)
+				if err != nil || n < 1 {
+					ok = false
+					continue
+				}
+				if p.wait == 0 {
+					p.wait = time.Duration(min(n, uint64(maxWait/time.Second))) * time.Second
+				}
 			}
 		}
 	}
-	return p, true
+	return p, ok
+}
+
+// cutUnquoted cuts s at the first sep that is not within a quoted string.
+func cutUnquoted(s string, sep byte) (before, after string) {
+	quoted := false
+	for i := 0; i < len(s); i++ {
+		switch c := s[i]; {
+		case c == '"':
+			quoted = !quoted
+		case quoted && c == '\\':
+			i++
+		case !quoted && c == sep:
+			return s[:i], s[i+1:]
+		}
+	}
+	return s, ""
 }
 
 // readDuration reads a query parameter such as 20s; a bare number is seconds. Above limit it is limit if clamp is set, else wrong.

@@ -7,13 +7,18 @@ import (
 	"time"
 )
 
-// problem is an error answer, RFC 9457. Nothing of a payload or a secret is ever in it.
+// problem is an error answer, RFC 9457. Nothing of a payload or a secret is ever in it. Its type is about:blank: the status says what kind
+// of problem it is, and Reason which one. docs/contract.md has a sentence for each reason.
 type problem struct {
+	Type   string `json:"type"`
 	Title  string `json:"title"`
 	Status int    `json:"status"`
 	Detail string `json:"detail,omitempty"`
 	Reason string `json:"reason,omitempty"` // for programs
 	ID     string `json:"id,omitempty"`     // of the event that it is about
+	// Limit is what was exceeded, and Field the field of the resource that sets it; "" where none does.
+	Limit int64  `json:"limit,omitempty"`
+	Field string `json:"field,omitempty"`
 	// Errors are the single faults, of a schema or of a batch's members.
 	Errors []fault `json:"errors,omitempty"`
 	// Results are there when a batch was stored in part: one for each event, in order.
@@ -37,7 +42,7 @@ type result struct {
 
 // refuse answers with p and counts it.
 func (f *front) refuse(w http.ResponseWriter, p problem) {
-	p.Title = http.StatusText(p.Status)
+	p.Type, p.Title = "about:blank", http.StatusText(p.Status)
 	h := w.Header()
 	h.Set("Content-Type", "application/problem+json")
 	if p.RetryAfter > 0 {

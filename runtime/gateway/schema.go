@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"math/big"
-	"net/http"
 	"strconv"
 	"strings"
 
@@ -16,8 +15,10 @@ import (
 	"github.com/waybill-dev/waybill/runtime/message"
 )
 
-// maxFaults bounds the faults that one answer names.
-const maxFaults = 20
+// maxViolations bounds the faults that are named of one event.
+const maxViolations = 20
+
+const schemaDetail = "the data do not meet the topic's schema; nothing was stored"
 
 // compileSchema reads a JSON Schema. References lead into the document itself only: nothing is loaded from anywhere.
 func compileSchema(doc json.RawMessage) (*jsonschema.Schema, error) {
@@ -44,30 +45,7 @@ func (noLoader) Load(url string) (any, error) {
 	return nil, fmt.Errorf("$ref to %s: only references within the schema are followed", url)
 }
 
-// conforms holds events against a schema. nil: all meet it.
-func conforms(s *jsonschema.Schema, in *intake) *problem {
-	p := problem{Status: http.StatusUnprocessableEntity, Reason: "SchemaViolation", Detail: "the data do not meet the topic's schema; nothing was stored"}
-	for i := range in.events {
-		faults := violations(s, &in.events[i])
-		if in.batch {
-			for j := range faults {
-				faults[j].Index = &i
-			}
-		}
-		if p.Errors = append(p.Errors, faults...); len(p.Errors) >= maxFaults {
-			break
-		}
-	}
-	if p.Errors == nil {
-		return nil
-	}
-	p.Errors = p.Errors[:min(len(p.Errors), maxFaults)]
-	if !in.batch {
-		p.ID = in.events[0].ID
-	}
-	return &p
-}
-
+// violations holds an event against a schema; nil: it meets it.
 func violations(s *jsonschema.Schema, m *message.Message) []fault {
 	if !message.HasJSON(m.DataContentType) {
 		return []fault{{Detail: "the data must be JSON; the content type says otherwise"}}
@@ -90,7 +68,7 @@ func violations(s *jsonschema.Schema, m *message.Message) []fault {
 
 // leaves are the faults that have no deeper cause.
 func leaves(e *jsonschema.ValidationError, to []fault) []fault {
-	if len(to) >= maxFaults {
+	if len(to) >= maxViolations {
 		return to
 	}
 	if len(e.Causes) == 0 {

@@ -6,6 +6,7 @@ import (
 
 	"github.com/santhosh-tekuri/jsonschema/v6"
 
+	"github.com/waybill-dev/waybill/runtime/message"
 	"github.com/waybill-dev/waybill/runtime/plan"
 )
 
@@ -51,16 +52,13 @@ func (t *Topic) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	prefer, _ := readPrefer(r.Header) // a Topic has nothing to wait for
-	in := t.read(w, r, limits{data: t.plan.MaxMessageBytes})
+	l := limits{data: t.plan.MaxMessageBytes}
+	if t.schema != nil {
+		l.check = func(m *message.Message) []fault { return violations(t.schema, m) }
+	}
+	in := t.read(w, r, l)
 	if in == nil {
 		return
-	}
-	if t.schema != nil {
-		if p := conforms(t.schema, in); p != nil {
-			in.close()
-			t.refuse(w, *p)
-			return
-		}
 	}
 	t.publish(w, r, t.deps.Broker(t.plan.Object.Broker), in, prefer.async)
 }

@@ -69,6 +69,9 @@ func (m *Message) Check() error {
 	return nil
 }
 
+// eventTypes begin the media types of events; HTTP and NATS tell by them that a body is an event and not its data.
+const eventTypes = "application/cloudevents"
+
 // checkValue holds a value against the CloudEvents type of its attribute.
 func checkValue(name, value string) error {
 	if !utf8.ValidString(value) {
@@ -91,6 +94,9 @@ func checkValue(name, value string) error {
 	case "datacontenttype":
 		if t, _, _ := strings.Cut(value, ";"); !strings.Contains(strings.Trim(t, " /"), "/") {
 			return attributeError(name, "is no media type such as application/json")
+		}
+		if len(value) >= len(eventTypes) && strings.EqualFold(value[:len(eventTypes)], eventTypes) {
+			return attributeError(name, "must not begin with application/cloudevents: over HTTP the data would be taken for the event; use application/json")
 		}
 	}
 	return nil
@@ -127,11 +133,11 @@ func printable(name string) string {
 	}, name)
 }
 
-// Internal reports whether an attribute serves Waybill alone and is not shown to those who receive the message: where a reply goes, and
-// the count of hops. The attributes of a dead letter are shown.
+// Internal reports whether an attribute serves Waybill alone and is not shown to those who receive the message: where a reply goes, the
+// count of hops, and what makes a dead letter one to the broker. The other attributes of a dead letter are shown.
 func Internal(name string) bool {
 	switch name {
-	case ReplyTo, Correlation, Hops, AnswerKind, AnswerCode:
+	case ReplyTo, Correlation, Hops, AnswerKind, AnswerCode, Death:
 		return true
 	}
 	return false

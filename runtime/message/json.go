@@ -9,11 +9,17 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"unicode/utf16"
 	"unicode/utf8"
 )
 
+// MaxDepth is how deep JSON data may be nested to stand in a JSON form of its event. Readers have limits, many at 10,000 levels, and what
+// breaks one of them must not make the list unreadable that the event is in.
+const MaxDepth = 9000
+
 // AppendJSON appends m in the CloudEvents JSON format to dst. JSON data is put in as it is, so that no number is spelt anew; text becomes
-// a string; everything else, JSON that does not parse and text that is not UTF-8 among it, becomes data_base64.
+// a string; everything else, JSON that does not parse or is nested deeper than MaxDepth and text that is not UTF-8 among it, becomes
+// data_base64.
 func AppendJSON(dst []byte, m *Message) []byte {
 	dst = append(dst, `{"specversion":"`+SpecVersion+`"`...)
 	dst = appendMember(dst, "id", m.ID)
@@ -29,7 +35,7 @@ func AppendJSON(dst []byte, m *Message) []byte {
 	}
 	if len(m.Data) > 0 {
 		switch kind := kindOf(m.DataContentType); {
-		case kind == jsonData && utf8.Valid(m.Data) && json.Valid(m.Data):
+		case kind == jsonData && utf8.Valid(m.Data) && json.Valid(m.Data) && !tooDeep(m.Data):
 			dst = append(append(dst, `,"data":`...), m.Data...)
 		case kind == textData && utf8.Valid(m.Data):
 			dst = appendString(append(dst, `,"data":`...), m.Data)
@@ -39,6 +45,33 @@ func AppendJSON(dst []byte, m *Message) []byte {
 		}
 	}
 	return append(dst, '}')
+}
+
+// tooDeep reports whether valid JSON is nested deeper than MaxDepth.
+func tooDeep(data []byte) bool {
+	if len(data) <= 2*MaxDepth {
+		return false
+	}
+	depth, inString := 0, false
+	for i := 0; i < len(data); i++ {
+		switch c := data[i]; {
+		case inString:
+			if c == '\\' {
+				i++
+			} else if c == '"' {
+				inString = false
+			}
+		case c == '"':
+			inString = true
+		case c == '{' || c == '[':
+			if depth++; depth > MaxDepth {
+				return true
+			}
+		case c == '}' || c == ']':
+			depth--
+		}
+	}
+	return false
 }
 
 func appendOptional(dst []byte, name, value string) []byte {
@@ -120,7 +153,8 @@ func kindOf(contentType string) dataKind {
 func HasJSON(contentType string) bool { return kindOf(contentType) == jsonData }
 
 // ParseJSON reads one event in the CloudEvents JSON format. Extension attributes of JSON type boolean and integer become strings in
-// CloudEvents' canonical form. Data aliases doc where it is JSON. Errors name the attribute, never a value.
+// CloudEvents' canonical form. Data without datacontenttype are application/json, as the format has it, and are said to be so from here on.
+// Data aliases doc where it is JSON. Errors name the attribute, never a value.
 func ParseJSON(doc []byte) (Message, error) {
 	if err := checkDocument(doc); err != nil {
 		return Message{}, err
@@ -157,7 +191,8 @@ func (e *BatchError) Error() string {
 	return b.String()
 }
 
-// ParseJSONBatch reads the JSON batch format: an array of events. A bad member gives a *BatchError that names all of them.
+// ParseJSONBatch reads the JSON batch format: an array of events. Bad members give a *BatchError that names all of them, and then the
+// events are as many as the members, with the zero Message in the place of a bad one.
 func ParseJSONBatch(doc []byte) ([]Message, error) {
 	if err := checkDocument(doc); err != nil {
 		return nil, err
@@ -179,12 +214,12 @@ func ParseJSONBatch(doc []byte) ([]Message, error) {
 			bad = append(bad, MemberError{i, err})
 			s.at = start
 			s.skipValue()
-			continue
+			m = Message{}
 		}
 		ms = append(ms, m)
 	}
 	if bad != nil {
-		return nil, &BatchError{bad}
+		return ms, &BatchError{bad}
 	}
 	return ms, nil
 }
@@ -195,6 +230,9 @@ func checkDocument(doc []byte) error {
 	}
 	if json.Valid(doc) {
 		return nil
+	}
+	if bytes.HasPrefix(doc, []byte("\ufeff")) {
+		return errors.New("the event begins with a byte order mark; send it without")
 	}
 	var v json.RawMessage
 	err := json.Unmarshal(doc, &v)
@@ -280,7 +318,7 @@ func (s *scanner) event() (Message, error) {
 			s.at++
 			s.next()
 		}
-		name := unquote(s.skipString())
+		name, _ := unquote(s.skipString())
 		s.next() // the colon
 		s.at++
 		value := s.skipValue()
@@ -351,7 +389,11 @@ func optionalNonEmpty(name string) bool {
 func attributeText(name string, value []byte) (string, error) {
 	switch c := value[0]; {
 	case c == '"':
-		return unquote(value), nil
+		text, ok := unquote(value)
+		if !ok {
+			return "", attributeError(name, loneSurrogate)
+		}
+		return text, nil
 	case definedString(name) && c != 'n':
 		return "", attributeError(name, "must be a string")
 	case c == 't' || c == 'f':
@@ -382,42 +424,79 @@ func (m *Message) setData(data, data64 []byte) error {
 	if data != nil && data64 != nil {
 		return attributeError("data_base64", "is given beside data; an event has one of them")
 	}
-	if data64 != nil {
+	switch {
+	case data64 != nil:
 		if string(data64) == "null" {
 			return nil
 		}
 		if data64[0] != '"' {
 			return attributeError("data_base64", "must be a string")
 		}
-		raw, err := base64.StdEncoding.DecodeString(unquote(data64))
+		text, _ := unquote(data64)
+		raw, err := base64.StdEncoding.DecodeString(text)
 		if err != nil {
 			return attributeError("data_base64", "is not base64 (RFC 4648, section 4)")
 		}
 		m.Data = raw
-		return nil
-	}
-	switch {
 	case data == nil:
 	case kindOf(m.DataContentType) == jsonData:
 		m.Data = data
 	case data[0] == '"':
-		m.Data = []byte(unquote(data))
+		text, ok := unquote(data)
+		if !ok {
+			return attributeError("data", loneSurrogate)
+		}
+		m.Data = []byte(text)
 	case string(data) == "null":
 	default:
 		return attributeError("data", "must be a string, for datacontenttype says that it is not JSON")
 	}
+	if len(m.Data) > 0 && m.DataContentType == "" {
+		m.DataContentType = "application/json"
+	}
 	return nil
 }
 
-// unquote decodes a JSON string that is known to be valid.
-func unquote(quoted []byte) string {
+const loneSurrogate = `has half of a surrogate pair (\uD800 to \uDFFF), which is no character`
+
+// unquote decodes a JSON string that is known to be valid. ok is false where half of a surrogate pair stands alone: it became U+FFFD.
+func unquote(quoted []byte) (s string, ok bool) {
 	inner := quoted[1 : len(quoted)-1]
 	if bytes.IndexByte(inner, '\\') < 0 {
-		return string(inner)
+		return string(inner), true
 	}
-	var s string
 	if err := json.Unmarshal(quoted, &s); err != nil {
-		return string(inner) // cannot be: the document was checked
+		return string(inner), false // cannot be: the document was checked
 	}
-	return s
+	return s, !strings.ContainsRune(s, utf8.RuneError) || surrogatesPaired(inner)
+}
+
+// surrogatesPaired reports whether each \u escape of a surrogate in a string's inside has its other half.
+func surrogatesPaired(inner []byte) bool {
+	for i := 0; i < len(inner); i++ {
+		if inner[i] != '\\' {
+			continue
+		}
+		if i++; inner[i] != 'u' {
+			continue
+		}
+		high := escaped(inner[i:])
+		if i += 4; !utf16.IsSurrogate(high) {
+			continue
+		}
+		if i+7 > len(inner) || inner[i+1] != '\\' || inner[i+2] != 'u' || utf16.DecodeRune(high, escaped(inner[i+2:])) == utf8.RuneError {
+			return false
+		}
+		i += 6
+	}
+	return true
+}
+
+// escaped is the number in "u" and four hexadecimal digits.
+func escaped(u []byte) rune {
+	n, err := strconv.ParseUint(string(u[1:5]), 16, 16)
+	if err != nil {
+		return 0 // cannot be: the document was checked
+	}
+	return rune(n)
 }

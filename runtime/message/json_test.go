@@ -199,3 +199,76 @@ func BenchmarkAppendJSON(b *testing.B) {
 		dst = message.AppendJSON(dst[:0], &m)
 	}
 }
+
+const okHead = `{"specversion":"1.0","id":"1","source":"/s","type":"t"`
+
+func TestDataWithoutContentTypeAreJSON(t *testing.T) {
+	for doc, want := range map[string]string{
+		okHead + `,"data":{"a":1}}`:                            "application/json",
+		okHead + `,"data":null}`:                               "application/json",
+		okHead + `,"data_base64":"e30="}`:                      "application/json",
+		okHead + `}`:                                           "",
+		okHead + `,"data_base64":""}`:                          "",
+		okHead + `,"data_base64":null}`:                        "",
+		okHead + `,"datacontenttype":"text/plain","data":"a"}`: "text/plain",
+	} {
+		m, err := message.ParseJSON([]byte(doc))
+		if err != nil || m.DataContentType != want {
+			t.Errorf("%s: got %q, %v", doc, m.DataContentType, err)
+		}
+	}
+}
+
+func TestParseJSONRefusesWhatItWouldChange(t *testing.T) {
+	for doc, want := range map[string]string{
+		"\ufeff" + okHead + "}":                                        "byte order mark",
+		okHead + `,"x":"\ud800"}`:                                      "x: has half of a surrogate pair",
+		okHead + `,"x":"\ude00\ud83d"}`:                                "x: has half of a surrogate pair",
+		okHead + `,"x":"\ud83d\u0041"}`:                                "x: has half of a surrogate pair",
+		okHead + `,"x":"\ud83dabcdef"}`:                                "x: has half of a surrogate pair",
+		okHead + `,"datacontenttype":"text/plain","data":"a\uDFFFb"}`:  "data: has half of a surrogate pair",
+		okHead + `,"datacontenttype":"application/cloudevents+json"}`:  "datacontenttype: must not begin with application/cloudevents",
+		okHead + `,"datacontenttype":"Application/CloudEvents-Batch"}`: "datacontenttype: must not begin with application/cloudevents",
+	} {
+		if _, err := message.ParseJSON([]byte(doc)); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: got %v, want %q", doc, err, want)
+		}
+	}
+	m, err := message.ParseJSON([]byte(okHead + `,"x":"\ufffd \\ud800 \ud83d\ude00\ud83d\ude00","data":"\ud800"}`))
+	if err != nil || m.Attribute("x") != "\ufffd \\ud800 😀😀" || string(m.Data) != `"\ud800"` {
+		t.Errorf("got %q, %s, %v", m.Attribute("x"), m.Data, err)
+	}
+}
+
+func TestDeepDataLeaveTheEventReadable(t *testing.T) {
+	for depth, raw := range map[int]bool{message.MaxDepth: true, message.MaxDepth + 1: false, 9_999: false} {
+		m := base()
+		m.DataContentType = "application/json"
+		m.Data = []byte(strings.Repeat(`["[\"",`, depth-1) + "[]" + strings.Repeat("]", depth-1))
+		out := message.AppendJSON(nil, &m)
+		if !json.Valid([]byte(`{"messages":[{"event":` + string(out) + `}]}`)) {
+			t.Errorf("depth %d: a list with it cannot be read", depth)
+		}
+		if bytes.Contains(out, []byte(`"data":`)) != raw {
+			t.Errorf("depth %d: raw is not %v", depth, raw)
+		}
+		if back, err := message.ParseJSON(out); err != nil || !bytes.Equal(back.Data, m.Data) {
+			t.Errorf("depth %d: does not come back: %v", depth, err)
+		}
+	}
+}
+
+func TestABatchKeepsThePlacesOfItsMembers(t *testing.T) {
+	ms, err := message.ParseJSONBatch([]byte("[" + okHead + "},{}," + okHead + ",\"subject\":\"s\"}]"))
+	if err == nil || len(ms) != 3 || ms[0].ID != "1" || ms[1].ID != "" || ms[2].Subject != "s" {
+		t.Fatalf("got %v, %v", ms, err)
+	}
+}
+
+func TestHeaderSize(t *testing.T) {
+	m := message.Message{ID: "1", Source: "ü", Type: "a b", Attributes: []message.Attribute{{Name: "x", Value: "%"}}}
+	lines := "ce-specversion: 1.0\r\nce-id: 1\r\nce-source: %C3%BC\r\nce-type: a%20b\r\nce-x: %25\r\n"
+	if m.HeaderSize() != len(lines) {
+		t.Fatalf("got %d, want %d", m.HeaderSize(), len(lines))
+	}
+}

@@ -5,6 +5,7 @@ import (
 	"encoding/base64"
 	"strconv"
 	"strings"
+	"unicode/utf8"
 
 	"github.com/waybill-dev/waybill/runtime/message"
 )
@@ -36,20 +37,42 @@ func escape(s string) string {
 	return string(b)
 }
 
-// unescape undoes escape. What is no encoding stays as it is: other clients write values raw.
+// unescape undoes escape and, before that, the quotes that the binding allows around a value (3.1.3.2). Clients that write values raw are
+// about: a percent sign that begins no sequence stands for itself, and what would not be UTF-8 stays as it is.
 func unescape(s string) string {
-	i := strings.IndexByte(s, '%')
-	if i < 0 {
+	if strings.IndexByte(s, '%') < 0 && (s == "" || s[0] != '"') {
 		return s
 	}
-	b := append(make([]byte, 0, len(s)), s[:i]...)
-	for ; i < len(s); i++ {
-		if s[i] == '%' && i+2 < len(s) {
-			if hi, lo := hexValue(s[i+1]), hexValue(s[i+2]); hi >= 0 && lo >= 0 {
+	b := make([]byte, 0, len(s))
+	from := s
+	if n := len(s); n >= 2 && s[0] == '"' && s[n-1] == '"' {
+		from = unquote(s[1 : n-1])
+	}
+	for i := 0; i < len(from); i++ {
+		if from[i] == '%' && i+2 < len(from) {
+			if hi, lo := hexValue(from[i+1]), hexValue(from[i+2]); hi >= 0 && lo >= 0 {
 				b = append(b, byte(hi<<4|lo))
 				i += 2
 				continue
 			}
+		}
+		b = append(b, from[i])
+	}
+	if !utf8.Valid(b) {
+		return s
+	}
+	return string(b)
+}
+
+// unquote is the text of a quoted string (RFC 9110, 5.6.4) without its quotes.
+func unquote(s string) string {
+	if strings.IndexByte(s, '\\') < 0 {
+		return s
+	}
+	b := make([]byte, 0, len(s))
+	for i := 0; i < len(s); i++ {
+		if s[i] == '\\' && i+1 < len(s) {
+			i++
 		}
 		b = append(b, s[i])
 	}

@@ -1,6 +1,7 @@
 package nats
 
 import (
+	"bytes"
 	"fmt"
 	"slices"
 	"strings"
@@ -11,10 +12,12 @@ import (
 	"github.com/waybill-dev/waybill/runtime/message"
 )
 
-// Headers of a CloudEvent in binary content mode on NATS.
+// Headers of a CloudEvent on NATS, as its protocol binding 1.0.3 has them. In binary mode the type of the data is ce-datacontenttype;
+// content-type tells a structured event, and is read for those who say it of plain data.
 const (
 	prefix      = "ce-"
 	contentType = "content-type"
+	dataType    = "ce-datacontenttype"
 	structured  = "application/cloudevents"
 
 	msgID = "Nats-Msg-Id"
@@ -67,9 +70,7 @@ func (e *encoder) event(m *message.Message, dedup bool) {
 	e.attribute("ce-time", m.Time)
 	e.attribute("ce-dataschema", m.DataSchema)
 	e.attribute("ce-partitionkey", m.Key)
-	if m.DataContentType != "" {
-		e.set(contentType, m.DataContentType)
-	}
+	e.attribute(dataType, m.DataContentType)
 	for i := range m.Attributes {
 		e.attribute(prefix+m.Attributes[i].Name, m.Attributes[i].Value)
 	}
@@ -140,18 +141,18 @@ func (d *decoder) decode(m *message.Message, nm *natsgo.Msg, stream string, seq 
 	if len(nm.Data) == 0 {
 		m.Data = nil
 	}
-	if len(nm.Header) == 0 {
+	if len(nm.Header) == 0 && !looksStructured(nm.Data) {
 		plain(m, "", stream, seq)
 		return
 	}
-	if isStructured(nm.Header) {
+	if isStructured(nm.Header) || len(nm.Header) == 0 {
 		if event, err := message.ParseJSON(nm.Data); err == nil {
 			*m = event
 			return
 		}
 	}
 	start := len(d.attributes)
-	var spec, natsID string
+	var spec, natsID, ofBody string
 	for key, values := range nm.Header {
 		if len(values) == 0 {
 			continue
@@ -174,13 +175,22 @@ func (d *decoder) decode(m *message.Message, nm *natsgo.Msg, stream string, seq 
 			m.DataSchema = unescape(value)
 		case "ce-partitionkey":
 			m.Key = unescape(value)
+		case dataType:
+			m.DataContentType = unescape(value)
 		case contentType:
-			m.DataContentType = value
+			ofBody = value
 		case msgID:
 			natsID = value
 		default:
-			d.other(m, key, value, &spec)
+			if len(key) == len(contentType) && strings.EqualFold(key, contentType) {
+				ofBody = value
+			} else {
+				d.other(m, key, value, &spec)
+			}
 		}
+	}
+	if m.DataContentType == "" {
+		m.DataContentType = ofBody
 	}
 	if n := len(d.attributes) - start; n > 0 {
 		m.Attributes = d.attributes[start:len(d.attributes):len(d.attributes)]
@@ -189,6 +199,12 @@ func (d *decoder) decode(m *message.Message, nm *natsgo.Msg, stream string, seq 
 		}
 	}
 	if spec == "" && m.ID == "" {
+		if ofBody == "" && looksStructured(nm.Data) {
+			if event, err := message.ParseJSON(nm.Data); err == nil {
+				*m = event
+				return
+			}
+		}
 		plain(m, natsID, stream, seq)
 		return
 	}
@@ -217,6 +233,13 @@ func isStructured(h natsgo.Header) bool {
 	}
 	media, _, _ := strings.Cut(v[0], ";")
 	return strings.EqualFold(strings.TrimSpace(media), structured+"+json")
+}
+
+// looksStructured reports whether data may be an event in JSON although no header says so: up to version 1.0.2 the binding knew no headers,
+// and clients of that kind are about.
+func looksStructured(data []byte) bool {
+	head := bytes.TrimLeft(data, " \t\r\n")
+	return len(head) > 0 && head[0] == '{' && bytes.Contains(head, []byte(`"specversion"`))
 }
 
 // other takes an extension, or a header that another client spelt with capitals. What is no CloudEvents attribute is left out.
@@ -252,10 +275,6 @@ func (d *decoder) other(m *message.Message, key, value string, spec *string) {
 		default:
 			d.attributes = append(d.attributes, message.Attribute{Name: name, Value: value})
 		}
-		return
-	}
-	if m.DataContentType == "" && strings.EqualFold(key, contentType) {
-		m.DataContentType = value
 	}
 }
 

@@ -75,19 +75,29 @@ func TestMessagesOfOtherClients(t *testing.T) {
 			"ce-ext": {"100% raw"}, "Ce-Subject": {"S"}, "content-type": {"application/json"}}},
 		{Subject: "in.d", Data: []byte(`{"specversion":"1.0","id":"2","source":"/s","type":"t","partitionkey":"k","datacontenttype":"text/plain","data":"ü"}`),
 			Header: natsgo.Header{"content-type": {"application/cloudevents+json; charset=utf-8"}}},
+		{Subject: "in.d", Data: []byte(` {"specversion":"1.0","id":"3","source":"/s","type":"t","data":{"n":1.0}}`)},
+		{Subject: "in.d", Data: []byte(`{"specversion":"1.0","id":"4","source":"/s","type":"t"}`), Header: natsgo.Header{"Nats-Msg-Id": {"m4"}}},
+		{Subject: "in.d", Data: []byte(`{"specversion":"1.0","but":"no event"}`)},
+		{Subject: "in.c", Data: []byte(`{"specversion":"1.0","id":"inner","source":"/s","type":"t"}`), Header: natsgo.Header{"ce-specversion": {"1.0"}, "ce-id": {`"a \"b\" %C3%BC"`},
+			"ce-source": {"/s"}, "ce-type": {"t"}, "ce-subject": {"%FF"}, "ce-x": {"50%25"}, "ce-datacontenttype": {"application/cloudevents+json"}, "Content-Type": {"x/y"}}},
 		{Subject: "in.e", Data: []byte(`{not json`), Header: natsgo.Header{"content-type": {"application/cloudevents+json"}}},
 	} {
 		if _, err := js.PublishMsg(within(t), m); err != nil {
 			t.Fatal(err)
 		}
 	}
-	got := received(t, c, "foreign", "g", 5)
+	got := received(t, c, "foreign", "g", 9)
 	want := []message.Message{
 		{ID: "foreign/1", Source: "nats:/foreign", Type: "dev.waybill.message", Data: []byte("no headers")},
 		{ID: "m1", Source: "nats:/foreign", Type: "dev.waybill.message", DataContentType: "text/plain", Data: []byte("an id")},
 		{ID: "1", Source: "/raw value", Type: "t", Subject: "S", DataContentType: "application/json", Attributes: []message.Attribute{{Name: "ext", Value: "100% raw"}}, Data: []byte(`{"a":1}`)},
 		{ID: "2", Source: "/s", Type: "t", Key: "k", DataContentType: "text/plain", Data: []byte("ü")},
-		{ID: "foreign/5", Source: "nats:/foreign", Type: "dev.waybill.message", DataContentType: "application/cloudevents+json", Data: []byte("{not json")},
+		{ID: "3", Source: "/s", Type: "t", DataContentType: "application/json", Data: []byte(`{"n":1.0}`)},
+		{ID: "4", Source: "/s", Type: "t"},
+		{ID: "foreign/7", Source: "nats:/foreign", Type: "dev.waybill.message", Data: []byte(`{"specversion":"1.0","but":"no event"}`)},
+		{ID: `a "b" ü`, Source: "/s", Type: "t", Subject: "%FF", DataContentType: "application/cloudevents+json", Attributes: []message.Attribute{{Name: "x", Value: "50%"}},
+			Data: []byte(`{"specversion":"1.0","id":"inner","source":"/s","type":"t"}`)},
+		{ID: "foreign/9", Source: "nats:/foreign", Type: "dev.waybill.message", DataContentType: "application/cloudevents+json", Data: []byte("{not json")},
 	}
 	for i := range want {
 		g, _ := json.Marshal(got[i])
@@ -112,7 +122,7 @@ func TestMessagesOfOtherClients(t *testing.T) {
 		t.Fatal(err)
 	}
 	for name, value := range map[string]string{"ce-specversion": "1.0", "ce-id": "%C3%B6%201", "ce-source": "/s", "ce-type": "t", "ce-partitionkey": "k",
-		"content-type": "text/plain", "ce-traceparent": "00-x"} {
+		"ce-datacontenttype": "text/plain", "ce-traceparent": "00-x"} {
 		if v := m.Header[name]; len(v) != 1 || v[0] != value {
 			t.Errorf("header %s is %q, want %q", name, v, value)
 		}

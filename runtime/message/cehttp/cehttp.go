@@ -21,7 +21,10 @@ const (
 )
 
 // An UnsupportedError is about a representation that this package does not read: 415.
-type UnsupportedError struct{ Problem string }
+type UnsupportedError struct {
+	Problem  string
+	Encoding bool // it is about Content-Encoding, not about the media type
+}
 
 func (e *UnsupportedError) Error() string { return e.Problem }
 
@@ -45,7 +48,7 @@ const (
 // body, is an *UnsupportedError.
 func ModeOf(h http.Header) (Mode, error) {
 	if e := h.Get("Content-Encoding"); e != "" && !strings.EqualFold(e, "identity") {
-		return 0, &UnsupportedError{"Content-Encoding: send the body uncompressed"}
+		return 0, &UnsupportedError{Problem: "Content-Encoding: send the body uncompressed", Encoding: true}
 	}
 	contentType := h.Get("Content-Type")
 	if len(contentType) >= len(family) && strings.EqualFold(contentType[:len(family)], family) {
@@ -64,7 +67,7 @@ func structuredMode(contentType string) (Mode, error) {
 	for p := range strings.SplitSeq(params, ";") {
 		name, value, _ := strings.Cut(strings.TrimSpace(p), "=")
 		if value = strings.Trim(value, `"`); strings.EqualFold(name, "charset") && !strings.EqualFold(value, "utf-8") {
-			return 0, &UnsupportedError{"Content-Type: the charset of a structured event must be utf-8"}
+			return 0, &UnsupportedError{Problem: "Content-Type: the charset of a structured event must be utf-8"}
 		}
 	}
 	switch media = strings.TrimSpace(media); {
@@ -73,11 +76,12 @@ func structuredMode(contentType string) (Mode, error) {
 	case strings.EqualFold(media, Batched):
 		return ModeBatched, nil
 	}
-	return 0, &UnsupportedError{"Content-Type: of the structured and batched types only " + Structured + " and " + Batched + " are read"}
+	return 0, &UnsupportedError{Problem: "Content-Type: of the structured and batched types only " + Structured + " and " + Batched + " are read"}
 }
 
 // Read makes messages of a request or an answer; batch says whether it was a batch, which may be empty. What came in with a reserved name
-// (wb…) is dropped. The data alias body. Errors: *UnsupportedError (415), *message.BatchError (a bad member), else malformed (400).
+// (wb…) is dropped. The data alias body. Errors: *UnsupportedError (415), *message.BatchError (bad members; the others are returned in
+// their places, as message.ParseJSONBatch does), else malformed (400).
 func Read(h http.Header, body []byte, d Defaults) (ms []message.Message, batch bool, err error) {
 	for _, name := range [...]string{"Content-Type", "Content-Encoding", "Idempotency-Key", "Traceparent"} {
 		if len(h[name]) > 1 {
@@ -91,7 +95,9 @@ func Read(h http.Header, body []byte, d Defaults) (ms []message.Message, batch b
 	if mode == ModeBatched {
 		ms, err = message.ParseJSONBatch(body)
 		for i := range ms {
-			finish(h, &ms[i])
+			if ms[i].ID != "" {
+				finish(h, &ms[i])
+			}
 		}
 		return ms, true, err
 	}
