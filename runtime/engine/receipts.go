@@ -25,7 +25,7 @@ func receipts(s *reply.Sender, log *slog.Logger) func(context.Context, []flow.Se
 			answer := reply.Answer{Kind: reply.Processed}
 			switch one.Outcome {
 			case flow.DeadLettered, flow.Failed:
-				answer = reply.Answer{Kind: reply.Failed, Reason: one.Reason}
+				answer = reply.Answer{Kind: reply.Failed, Reason: one.Reason, Error: one.Err}
 			default:
 				if want != reply.Processed || one.Outcome == flow.Dropped && one.Reason == flow.Expired {
 					continue

@@ -11,6 +11,7 @@ import (
 )
 
 func TestMessagesThatNobodyReceivedHaveUsedNoAttempt(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	dead := r.mailbox("m-dead")
 	m := r.mailbox("m", withDeadLetter(1))
@@ -48,6 +49,7 @@ func TestMessagesThatNobodyReceivedHaveUsedNoAttempt(t *testing.T) {
 }
 
 func TestALastLeaseThatAnotherReplicaExtendedLasts(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	dead := r.mailbox("m-dead")
 	short := func(p *plan.Mailbox) { p.AckWait = plan.Duration(3 * time.Second) }
@@ -67,6 +69,7 @@ func TestALastLeaseThatAnotherReplicaExtendedLasts(t *testing.T) {
 }
 
 func TestADeadLetterOfARequestStays(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	dead := r.mailbox("m-dead")
 	m := r.mailbox("m", withDeadLetter(5))

@@ -13,8 +13,13 @@ import (
 
 // authenticated reports whether the caller has shown the token that a asks for; if not, it has answered 401.
 func (f *front) authenticated(w http.ResponseWriter, r *http.Request, a *plan.Auth) bool {
-	if a == nil || a.Bearer == nil {
+	if a == nil {
 		return true
+	}
+	if a.Bearer == nil { // what cannot be checked lets nobody in
+		f.log.Error("auth asks for something that a gateway cannot check; nobody is let in")
+		f.refuse(w, problem{Status: http.StatusServiceUnavailable, Reason: "SecretUnavailable", Detail: "what callers are checked against is unknown", RetryAfter: 5 * time.Second})
+		return false
 	}
 	want, err := f.deps.Secret(*a.Bearer)
 	if want = bytes.TrimSpace(want); err != nil || len(want) == 0 {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net/http"
+	"net/url"
 	"time"
 
 	"golang.org/x/time/rate"
@@ -52,7 +53,7 @@ func NewEndpoint(p plan.Endpoint, deps Deps) (*Endpoint, error) {
 }
 
 func (e *Endpoint) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	if path := r.URL.Path; path != e.plan.Path && (path != "" || e.plan.Path != "/") {
+	if !e.serves(r.URL) {
 		e.notFound(w)
 		return
 	}
@@ -91,6 +92,11 @@ func (e *Endpoint) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	default:
 		e.publish(w, r, b, in, e.plan.Pattern == requestForget)
 	}
+}
+
+// serves reports whether u is exactly the Endpoint's path, spelt as it is there: %2F is no slash.
+func (e *Endpoint) serves(u *url.URL) bool {
+	return u.EscapedPath() == e.plan.Path || u.RawPath == "" && u.Path == e.plan.Path || u.Path == "" && e.plan.Path == "/"
 }
 
 func (e *Endpoint) setKey(ctx context.Context, m *message.Message) error {

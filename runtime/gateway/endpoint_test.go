@@ -70,6 +70,7 @@ func TestEndpointRequestResponse(t *testing.T) {
 }
 
 func TestEndpointRequestResponseTimesOutWith504(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	work := r.mailbox("work")
 	h, e := r.endpointHandler("RequestResponse", func(p *plan.Endpoint) { p.Timeout = plan.Duration(time.Second) })
@@ -85,6 +86,7 @@ func TestEndpointRequestResponseTimesOutWith504(t *testing.T) {
 }
 
 func TestEndpointRequestThatNeedNotExpireIsDelivered(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	work := r.mailbox("work")
 	e := r.endpoint("RequestResponse", func(p *plan.Endpoint) { p.Timeout, p.WhenExpired = plan.Duration(time.Second), "Deliver" })
@@ -109,6 +111,7 @@ func TestEndpointRequestAckStored(t *testing.T) {
 }
 
 func TestEndpointRequestAckProcessed(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	r.queue("work-dead")
 	work := r.mailbox("work", withDeadLetter(1))
@@ -251,6 +254,7 @@ func TestEndpointAuth(t *testing.T) {
 }
 
 func TestEndpointBrokerAwayIs503AndAcceptedEventsSurviveIt(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	work := r.mailbox("work")
 	stored := r.endpoint("RequestAck")

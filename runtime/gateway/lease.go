@@ -9,6 +9,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"golang.org/x/crypto/chacha20poly1305"
@@ -20,8 +21,12 @@ import (
 // would settle the message although somebody else has it by then.
 const leaseMargin = 2 * time.Second
 
-// maxTokenBytes bounds a token before anything is computed.
-const maxTokenBytes = 4096
+// maxTokenBytes bounds a token before anything is computed. What a lease holds is bounded so that each token that we make lies below it.
+const (
+	maxTokenBytes   = 4096
+	maxTokenAddress = 1024 // of a reply address with its correlation
+	maxTokenName    = 256  // of an id, and of a source
+)
 
 const tokenVersion = 1
 
@@ -40,10 +45,20 @@ type lease struct {
 func newLease(m *message.Message, handle []byte, count int, now, expires time.Time) lease {
 	l := lease{issued: now, expires: expires, count: count, handle: handle}
 	_, _ = rand.Read(l.key[:]) // never fails
-	if l.replyTo = m.Attribute(message.ReplyTo); l.replyTo != "" {
-		l.correlation, l.id, l.source = m.Attribute(message.Correlation), m.ID, m.Source
+	to, correlation := m.Attribute(message.ReplyTo), m.Attribute(message.Correlation)
+	if to != "" && len(to)+len(correlation) <= maxTokenAddress { // longer ones are none of ours: there is nobody to answer
+		l.replyTo, l.correlation, l.id, l.source = to, correlation, brief(m.ID), brief(m.Source)
 	}
 	return l
+}
+
+// brief cuts what a token holds only so that a person can find the request: an id may have kilobytes, and a token that is too long to be sent
+// back would be a message that nobody can settle.
+func brief(s string) string {
+	if len(s) > maxTokenName {
+		return strings.ToValidUTF8(s[:maxTokenName], "")
+	}
+	return s
 }
 
 // request is what a reply needs to know of the message.

@@ -20,6 +20,7 @@ type Mailbox struct {
 	sealer sealer
 	book   leasebook
 	polls  pollDesk
+	lent   tally // messages that this replica has given out leases on
 }
 
 // NewMailbox makes the handler.
@@ -28,7 +29,7 @@ func NewMailbox(p plan.Mailbox, deps Deps) *Mailbox {
 	m.init(deps, "mailboxes", p.Object)
 	m.sealer = sealer{keys: deps.LeaseKeys, mailbox: []byte(deps.Resource.String() + "\x00" + p.Object.Broker + "\x00" + p.Object.Name)}
 	m.book.notes = map[[8]byte]*note{}
-	m.polls = pollDesk{open: m.openLeases, admit: m.admit, release: m.handBack, log: m.log}
+	m.polls = pollDesk{open: m.openLeases, admit: m.admit, aside: m.setAside, release: m.handBack, log: m.log}
 	m.polls.init()
 	return m
 }

@@ -50,6 +50,7 @@ func TestMailboxSendReceiveAck(t *testing.T) {
 }
 
 func TestMailboxNackIsDeliveredAgain(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	m := r.mailbox("m")
 	m.post("/messages", "a").want(http.StatusAccepted)
@@ -69,6 +70,7 @@ func TestMailboxNackIsDeliveredAgain(t *testing.T) {
 }
 
 func TestMailboxLeaseEndsBeforeTheBrokersAckWait(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	m := r.mailbox("m", func(p *plan.Mailbox) { p.AckWait = plan.Duration(3 * time.Second) })
 	m.post("/messages", "a").want(http.StatusAccepted)
@@ -85,6 +87,7 @@ func TestMailboxLeaseEndsBeforeTheBrokersAckWait(t *testing.T) {
 }
 
 func TestMailboxExtendRenewsTheLease(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	m := r.mailbox("m", func(p *plan.Mailbox) { p.AckWait = plan.Duration(4 * time.Second) })
 	other := r.mailbox("m", func(p *plan.Mailbox) { p.AckWait = plan.Duration(4 * time.Second) }) // another replica
@@ -107,6 +110,7 @@ func TestMailboxExtendRenewsTheLease(t *testing.T) {
 }
 
 func TestMailboxAnyReplicaSettlesALease(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	dead := r.mailbox("m-dead")
 	a, b := r.mailbox("m", withDeadLetter(5)), r.mailbox("m", withDeadLetter(5))
@@ -158,23 +162,24 @@ func TestMailboxTokensCannotBeForgedOrUsedElsewhere(t *testing.T) {
 	if raw, err := base64.RawURLEncoding.DecodeString(l.Lease); err != nil || bytes.Contains(raw, []byte("$JS.ACK")) || len(l.Lease) > 400 {
 		t.Fatalf("the token shows something: %q, %v", raw, err)
 	}
-	other.post("/leases/"+l.Lease+"/ack", "").problem(http.StatusGone, "LeaseEnded")
+	other.post("/leases/"+l.Lease+"/ack", "").problem(http.StatusGone, "NoLease")
 	flipped := []byte(l.Lease)
 	flipped[40] ^= 1
 	for _, bad := range []string{string(flipped), "x", l.Lease[:20], strings.Repeat("A", 5000)} {
-		m.post("/leases/"+bad+"/ack", "").problem(http.StatusGone, "LeaseEnded")
+		m.post("/leases/"+bad+"/ack", "").problem(http.StatusGone, "NoLease")
 	}
 	r.keys = [][]byte{[]byte("another key, newly made"), r.keys[0]} // while rotating both open
 	m.post("/leases/"+l.Lease+"/nack", "").want(http.StatusNoContent)
 	l = m.one()
 	r.keys = [][]byte{[]byte("a third key that knows nothing")}
-	m.post("/leases/"+l.Lease+"/ack", "").problem(http.StatusGone, "LeaseEnded")
+	m.post("/leases/"+l.Lease+"/ack", "").problem(http.StatusGone, "NoLease")
 	if strings.Contains(r.log.String(), l.Lease) {
 		t.Fatal("a token was logged")
 	}
 }
 
 func TestMailboxDeadLettersAfterItsAttempts(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	dead := r.mailbox("m-dead")
 	m := r.mailbox("m", withDeadLetter(2))
@@ -190,6 +195,7 @@ func TestMailboxDeadLettersAfterItsAttempts(t *testing.T) {
 }
 
 func TestMailboxDeadLettersWhenTheLastLeaseEnds(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	dead := r.mailbox("m-dead")
 	m := r.mailbox("m", withDeadLetter(1), func(p *plan.Mailbox) { p.AckWait = plan.Duration(3 * time.Second) })
@@ -253,6 +259,7 @@ func TestMailboxReceiveInAnotherModeIs409(t *testing.T) {
 }
 
 func TestMailboxStrictHandsOutOneAtATimeInOrder(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	m := r.mailbox("m", func(p *plan.Mailbox) { p.Ordering = "Strict" })
 	for i := range 3 {
@@ -275,6 +282,7 @@ func TestMailboxStrictHandsOutOneAtATimeInOrder(t *testing.T) {
 }
 
 func TestMailboxLongPoll(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	m := r.mailbox("m")
 	start := time.Now()
@@ -357,6 +365,7 @@ func TestMailboxFullIs507AndLosesNothing(t *testing.T) {
 }
 
 func TestMailboxPreferWait(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	m := r.mailbox("m", withDeadLetter(10))
 	r.queue("m-dead")
@@ -475,6 +484,7 @@ func TestMailboxReceiveIsBoundedInBytes(t *testing.T) {
 }
 
 func TestMailboxPausedTakesMessagesAndHandsOutNone(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	r.queue("m")
 	deps := r.deps("Mailbox", "m")

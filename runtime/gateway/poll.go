@@ -17,19 +17,17 @@ const maxPolls = 2000
 // leases lose from their length as it is.
 const heldFor = leaseMargin / 4
 
-// maxReleased bounds how many deliveries are remembered that nobody got.
-const maxReleased = 10_000
-
 var errTooManyPolls = errors.New("too many long polls wait")
 
 // A pollDesk shares the deliveries of one source among long polls, the longest waiting first. Nothing is asked of the broker but while a
 // poll waits: a lease begins to run when the broker hands the message out.
 type pollDesk struct {
 	open func(context.Context) (driver.Source, error)
-	// admit says whether a delivery is to be handed out; what it keeps, it has settled.
-	admit func(context.Context, *driver.Delivery) bool
+	// admit says whether a delivery is to be handed out. aside takes the others, once those have been handed out.
+	admit func(*driver.Delivery) bool
+	aside func(context.Context, []driver.Delivery)
 	// release hands a delivery back that nobody takes.
-	release func([]driver.Delivery)
+	release func([]driver.Delivery, time.Duration)
 	log     *slog.Logger
 	ctx     context.Context
 	cancel  context.CancelFunc
@@ -44,43 +42,8 @@ type pollDesk struct {
 	look    bool          // receive once, though nobody waits
 	src     driver.Source // of the goroutine
 
-	released unreceived
-}
-
-// unreceived counts, by identity, the deliveries that went back without that anybody got them: the broker counts them, but no attempt was
-// made. Beyond maxReleased the oldest are forgotten.
-type unreceived struct {
-	mu    sync.Mutex
-	count map[string]int
-	order []string
-}
-
-func (u *unreceived) add(d *driver.Delivery) {
-	if d.Identity == "" {
-		return
-	}
-	u.mu.Lock()
-	defer u.mu.Unlock()
-	if u.count == nil {
-		u.count = map[string]int{}
-	}
-	if u.count[d.Identity] == 0 {
-		if len(u.order) >= maxReleased {
-			delete(u.count, u.order[0])
-			u.order = u.order[1:]
-		}
-		u.order = append(u.order, d.Identity)
-	}
-	u.count[d.Identity]++
-}
-
-// correct takes out of a delivery's count what was no attempt.
-func (u *unreceived) correct(d *driver.Delivery) {
-	u.mu.Lock()
-	defer u.mu.Unlock()
-	if n := u.count[d.Identity]; n > 0 && d.Count > 0 {
-		d.Count = max(d.Count-n, 1)
-	}
+	// released are the deliveries that went back without that anybody got them: the broker counts them, but no attempt was made.
+	released tally
 }
 
 // poll is one long poll.
@@ -172,7 +135,9 @@ func (d *pollDesk) demand() (int, context.Context) {
 // lookTimeout bounds the receive that nobody waits for.
 const lookTimeout = time.Second
 
-// lookOnce has one delivery received even when nobody waits, so that admit sees a message that has used its attempts up.
+// lookOnce has one delivery received even when nobody waits, so that admit sees a message that has used its attempts up. When it is
+// another one, it is kept for heldFor and given back, and others than this replica take that for an attempt: it is asked for only where a
+// message is known to have used its attempts up, and to be there still.
 func (d *pollDesk) lookOnce() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -204,19 +169,28 @@ func (d *pollDesk) run(idle chan struct{}) {
 		d.stop()
 		d.stop = nil
 		d.mu.Unlock()
-		kept := into[:0]
+		kept, aside := into[:0], []driver.Delivery(nil)
 		for i := range into[:got] {
-			d.released.correct(&into[i])
-			if d.admit(d.ctx, &into[i]) {
-				kept = append(kept, into[i])
+			one := into[i]
+			if n := d.released.of(&one); n > 0 && one.Count > 0 { // no attempts
+				one.Count = max(one.Count-n, 1)
+			}
+			if d.admit(&one) {
+				kept = append(kept, one)
+			} else {
+				aside = append(aside, one)
 			}
 		}
-		if got > 0 && len(kept) == 0 { // there may be more to be seen to
-			d.mu.Lock()
-			d.look = true
-			d.mu.Unlock()
+		left := d.hand(kept)
+		if len(aside) > 0 {
+			d.aside(d.ctx, aside)
+			if len(kept) == 0 { // there may be more to be seen to
+				d.mu.Lock()
+				d.look = true
+				d.mu.Unlock()
+			}
 		}
-		d.giveBack(d.handLate(kept))
+		d.giveBack(d.handLate(left))
 		clear(into)
 		if err != nil {
 			d.fail(err)
@@ -255,14 +229,17 @@ func (d *pollDesk) closeSource() {
 }
 
 // giveBack releases deliveries that nobody got, which is no attempt.
-func (d *pollDesk) giveBack(ds []driver.Delivery) {
+func (d *pollDesk) giveBack(ds []driver.Delivery) { d.giveBackAfter(ds, 0) }
+
+// giveBackAfter has the broker wait before it delivers them again.
+func (d *pollDesk) giveBackAfter(ds []driver.Delivery, pause time.Duration) {
 	if len(ds) == 0 {
 		return
 	}
 	for i := range ds {
 		d.released.add(&ds[i])
 	}
-	d.release(ds)
+	d.release(ds, pause)
 }
 
 // handLate gives deliveries to those who wait, and what is left over to those who come soon. It returns what nobody took.

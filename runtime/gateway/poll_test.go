@@ -63,14 +63,16 @@ type deskRig struct {
 	pollDesk
 	feed     *feed
 	released string
+	putAside string
 }
 
 func newDeskRig() *deskRig {
 	r := &deskRig{feed: &feed{in: make(chan []driver.Delivery), fail: make(chan error), asked: make(chan int, 100)}}
 	r.pollDesk = pollDesk{
 		open:    func(context.Context) (driver.Source, error) { return r.feed, nil },
-		admit:   func(_ context.Context, d *driver.Delivery) bool { return d.Message.ID != "x" },
-		release: func(ds []driver.Delivery) { r.released += names(ds) },
+		admit:   func(d *driver.Delivery) bool { return d.Message.ID != "x" },
+		aside:   func(_ context.Context, ds []driver.Delivery) { r.putAside += names(ds) },
+		release: func(ds []driver.Delivery, _ time.Duration) { r.released += names(ds) },
 		log:     slog.New(slog.DiscardHandler),
 	}
 	r.init()
@@ -95,15 +97,15 @@ func TestPollsAreServedInTheOrderOfTheirWait(t *testing.T) {
 		if n := <-r.feed.asked; n != 2 {
 			t.Fatalf("the broker was asked for %d when the first poll wanted 2", n)
 		}
-		r.feed.in <- deliveries("a", "x") // x is kept by admit
+		r.feed.in <- deliveries("a", "x") // admit does not let x out
 		synctest.Wait()
 		if n := <-r.feed.asked; n != 6 {
 			t.Fatalf("the broker was asked for %d when two polls wanted 1 and 5", n)
 		}
 		r.feed.in <- deliveries("b", "c", "d")
 		wg.Wait()
-		if fmt.Sprint(got) != "[a b cd]" || r.released != "" {
-			t.Fatalf("got %v, released %q", got, r.released)
+		if fmt.Sprint(got) != "[a b cd]" || r.released != "" || r.putAside != "x" {
+			t.Fatalf("got %v, released %q, put aside %q", got, r.released, r.putAside)
 		}
 		synctest.Wait()
 		select {

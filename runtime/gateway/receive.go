@@ -3,6 +3,7 @@ package gateway
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/http"
 	"strconv"
 	"time"
@@ -18,9 +19,13 @@ const (
 	maxMessages = 100
 	// maxLentBytes bounds the data of one receive, unless a single message is larger.
 	maxLentBytes = 8 << 20
-	// settleTimeout bounds one call to the broker about a lease.
-	settleTimeout = 5 * time.Second
-	defaultWait   = 20 * time.Second
+	// settleTimeout bounds one call to the broker about a lease. It is longer than a driver takes to say that a delivery is unknown.
+	settleTimeout = 6 * time.Second
+	// tellTimeout bounds what a requester's answer may cost who settles.
+	tellTimeout = 2 * time.Second
+	// letterPause is how long a message that could not be dead-lettered is kept from coming again.
+	letterPause = 5 * time.Second
+	defaultWait = 20 * time.Second
 )
 
 // What a dead letter says of an attempt.
@@ -144,11 +149,14 @@ func (m *Mailbox) lend(w http.ResponseWriter, ds []driver.Delivery) {
 	}
 	now := m.deps.Now()
 	w.Header().Set("Content-Type", "application/json")
+	if m.draining.Load() {
+		w.Header().Set("Connection", "close") // the next poll is for another replica
+	}
 	out := append(make([]byte, 0, 1024), `{"messages":[`...)
 	for i := range ds {
 		d := &ds[i]
 		l := newLease(&d.Message, d.Handle, d.Count, now, m.expiry(d, now))
-		m.remember(&l, &d.Message, now)
+		m.remember(&l, d, now)
 		if i > 0 {
 			out = append(out, ',')
 		}
@@ -164,7 +172,7 @@ func (m *Mailbox) lend(w http.ResponseWriter, ds []driver.Delivery) {
 	m.stats.leased.Add(int64(len(ds)))
 	out = append(out, "]}\n"...)
 	if _, err := w.Write(out); err != nil {
-		m.handBack(ds)
+		m.polls.giveBack(ds)
 	}
 }
 
@@ -180,17 +188,39 @@ func (m *Mailbox) expiry(d *driver.Delivery, now time.Time) time.Time {
 }
 
 // remember notes a lease that this replica gives out. When one for the last attempt has ended, the mailbox is looked at even if nobody
-// receives: if no replica has settled or extended it, the broker delivers the message again and admit dead-letters it.
-func (m *Mailbox) remember(l *lease, msg *message.Message, now time.Time) {
+// receives: if no replica has settled or extended it, the broker delivers the message again and admit keeps it back.
+func (m *Mailbox) remember(l *lease, d *driver.Delivery, now time.Time) {
 	n := m.book.note(l, now)
-	m.book.keep(n, msg)
-	if m.plan.MaxAttempts > 0 && m.plan.DeadLetter != nil && l.count >= m.plan.MaxAttempts {
-		m.book.watch(n, now, m.polls.lookOnce)
+	m.book.keep(n, &d.Message)
+	if m.plan.MaxAttempts <= 0 || m.plan.DeadLetter == nil {
+		return
+	}
+	m.lent.add(d)
+	if l.count >= m.plan.MaxAttempts {
+		handle := l.handle
+		m.book.watch(n, now, func() { m.look(handle) })
 	}
 }
 
-// handBack releases deliveries that nobody got.
-func (m *Mailbox) handBack(ds []driver.Delivery) {
+// look has the mailbox looked at unless the message with this handle has been settled, at another replica.
+func (m *Mailbox) look(handle []byte) {
+	settler := m.broker().Settler()
+	if loader, ok := settler.(driver.Loader); ok {
+		ctx, cancel := context.WithTimeout(context.Background(), settleTimeout)
+		defer cancel()
+		d, err := settler.Restore(driverRef(m.plan.Object), handle)
+		if err == nil {
+			_, err = loader.Load(ctx, &d)
+		}
+		if errors.Is(err, driver.ErrMissing) || errors.Is(err, driver.ErrInvalid) {
+			return
+		}
+	}
+	m.polls.lookOnce()
+}
+
+// handBack releases deliveries that nobody got, to be delivered again after a pause.
+func (m *Mailbox) handBack(ds []driver.Delivery, pause time.Duration) {
 	if len(ds) == 0 {
 		return
 	}
@@ -202,7 +232,7 @@ func (m *Mailbox) handBack(ds []driver.Delivery) {
 	defer cancel()
 	list := make([]driver.Settlement, len(ds))
 	for i := range ds {
-		list[i] = driver.Settlement{D: &ds[i], Verb: driver.Release}
+		list[i] = driver.Settlement{D: &ds[i], Verb: driver.Release, After: pause}
 	}
 	for _, err := range settler.Settle(ctx, list) {
 		if err != nil {
@@ -212,32 +242,82 @@ func (m *Mailbox) handBack(ds []driver.Delivery) {
 	}
 }
 
-// admit decides on a delivery before anybody gets it: a request that nobody waits for any more is dropped, and one that has used its
-// attempts up is dead-lettered.
-func (m *Mailbox) admit(ctx context.Context, d *driver.Delivery) bool {
-	ctx, cancel := context.WithTimeout(ctx, settleTimeout)
-	defer cancel()
-	switch {
-	case overdue(&d.Message, m.deps.Now()):
-		if err := m.settleOne(ctx, d, driver.Done, 0); err != nil {
-			m.log.Warn("could not drop an expired request", "id", d.Message.ID, "error", err)
-			return false
-		}
-		m.stats.expired.Add(1)
-		return false
-	case m.plan.MaxAttempts > 0 && m.plan.DeadLetter != nil && d.Count > m.plan.MaxAttempts:
-		err := m.bury(ctx, d, &d.Message, flow.AttemptsExhausted, d.Count-1, textLeaseEnded)
-		if err != nil {
-			m.log.Warn("could not dead-letter a message that has used its attempts up; it is tried again", "id", d.Message.ID, "error", err)
-			m.handBack([]driver.Delivery{*d})
-			select { // do not spin on it
-			case <-time.After(time.Second):
-			case <-ctx.Done():
-			}
-		}
+// admit says whether a delivery is to be handed out: not a request that nobody waits for any more, nor what has used its attempts up.
+func (m *Mailbox) admit(d *driver.Delivery) bool {
+	return !overdue(&d.Message, m.deps.Now()) && !m.exhausted(d)
+}
+
+// exhausted reports whether a delivery's attempts were all made before it. Of a message that this replica never lent out the broker's count
+// is hearsay: a delivery in it may have been one that nobody received. So one attempt more is made then, rather than perhaps one fewer.
+func (m *Mailbox) exhausted(d *driver.Delivery) bool {
+	if m.plan.MaxAttempts <= 0 || m.plan.DeadLetter == nil || d.Count <= m.plan.MaxAttempts {
 		return false
 	}
-	return true
+	return d.Count > m.plan.MaxAttempts+1 || m.lent.of(d) > 0
+}
+
+// setAside deals with what admit kept back: expired requests are dropped, the others dead-lettered. What cannot be now comes again.
+func (m *Mailbox) setAside(ctx context.Context, ds []driver.Delivery) {
+	ctx, cancel := context.WithTimeout(ctx, settleTimeout)
+	defer cancel()
+	now := m.deps.Now()
+	var over, dying []driver.Delivery
+	for _, d := range ds {
+		if overdue(&d.Message, now) {
+			over = append(over, d)
+		} else {
+			dying = append(dying, d)
+		}
+	}
+	for i, err := range m.settle(ctx, over, driver.Done) {
+		if err != nil {
+			m.log.Warn("could not drop an expired request", "id", over[i].Message.ID, "error", err)
+			continue
+		}
+		m.stats.expired.Add(1)
+	}
+	letters := make([]message.Message, len(dying))
+	for i := range dying {
+		letters[i] = m.letter(&dying[i], &dying[i].Message, flow.AttemptsExhausted, dying[i].Count-1, textLeaseEnded)
+	}
+	var buried, again []driver.Delivery
+	for i, err := range m.bury(ctx, letters) {
+		if err != nil {
+			m.log.Warn("could not dead-letter a message that has used its attempts up; it is tried again", "id", dying[i].Message.ID, "error", err)
+			again = append(again, dying[i])
+			continue
+		}
+		buried = append(buried, dying[i])
+	}
+	telling := true // until it fails: then the broker is away for the others too
+	for i, err := range m.settle(ctx, buried, driver.Done) {
+		if err != nil {
+			m.log.Warn("could not take a dead-lettered message out of the mailbox; it is tried again", "id", buried[i].Message.ID, "error", err)
+			continue
+		}
+		m.stats.dead.Add(1)
+		telling = telling && m.tell(ctx, &buried[i].Message, reply.Answer{Kind: reply.Failed, Reason: string(flow.AttemptsExhausted), Error: textLeaseEnded})
+	}
+	m.polls.giveBackAfter(again, letterPause)
+}
+
+// settle tells the broker about deliveries: an error each.
+func (m *Mailbox) settle(ctx context.Context, ds []driver.Delivery, v driver.Verb) []error {
+	if len(ds) == 0 {
+		return nil
+	}
+	settler := m.broker().Settler()
+	if settler == nil {
+		return repeated(errAway, len(ds))
+	}
+	list := make([]driver.Settlement, len(ds))
+	for i := range ds {
+		list[i] = driver.Settlement{D: &ds[i], Verb: v}
+	}
+	if errs := settler.Settle(ctx, list); errs != nil {
+		return errs
+	}
+	return make([]error, len(ds))
 }
 
 // settleOne tells the broker about one delivery.
@@ -254,26 +334,45 @@ func (m *Mailbox) settleOne(ctx context.Context, d *driver.Delivery, v driver.Ve
 
 var errAway = errors.New("the broker is away")
 
-// bury stores a dead letter and then takes the message out of the mailbox. A crash in between leaves a second copy with the same id.
-func (m *Mailbox) bury(ctx context.Context, d *driver.Delivery, msg *message.Message, why flow.Reason, attempts int, text string) error {
-	letter := flow.DeadLetter(*msg, flow.Death{Reason: why, Attempts: attempts, First: text, Last: text, Origin: m.deps.Resource.String(), Time: m.deps.Now()})
-	to := *m.plan.DeadLetter
-	if errs := flow.Bury(ctx, m.deps.Broker(to.Broker).Publisher(driverRef(to)), []message.Message{letter}); errs != nil && errs[0] != nil {
-		return errs[0]
-	}
-	if err := m.settleOne(ctx, d, driver.Done, 0); err != nil {
-		return err
-	}
-	m.stats.dead.Add(1)
-	m.tell(ctx, msg, reply.Answer{Kind: reply.Failed, Reason: string(why)})
-	return nil
+// errNoLetter: the dead letter did not take a message, which stays where it is.
+var errNoLetter = errors.New("the dead letter could not be stored")
+
+// letter makes the dead letter of a delivery's message.
+func (m *Mailbox) letter(d *driver.Delivery, msg *message.Message, why flow.Reason, attempts int, text string) message.Message {
+	return flow.DeadLetter(*msg, flow.Death{Reason: why, Attempts: attempts, First: text, Last: text, Origin: m.deps.Resource.String(), Time: m.deps.Now(), Identity: d.Identity})
 }
 
-// tell answers a requester, if one waits. What has happened to the message stays as it is when that fails.
-func (m *Mailbox) tell(ctx context.Context, request *message.Message, a reply.Answer) {
+// bury stores dead letters: an error each. Until a letter's message is taken out of the mailbox it may be stored again, by another replica
+// too; the broker keeps one of them where it drops what is published twice.
+func (m *Mailbox) bury(ctx context.Context, letters []message.Message) []error {
+	if len(letters) == 0 {
+		return nil
+	}
+	to := *m.plan.DeadLetter
+	errs := flow.Bury(ctx, m.deps.Broker(to.Broker).Publisher(driverRef(to)), letters)
+	if errs == nil {
+		return make([]error, len(letters))
+	}
+	for i, err := range errs {
+		if err != nil {
+			errs[i] = fmt.Errorf("%w: %w", errNoLetter, err)
+		}
+	}
+	return errs
+}
+
+// tell answers a requester, if one waits. What has happened to the message stays as it is when that fails, which is false.
+func (m *Mailbox) tell(ctx context.Context, request *message.Message, a reply.Answer) bool {
+	if reply.Wants(request) == "" {
+		return true
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), tellTimeout) // the settlement may have used its own time up
+	defer cancel()
 	if err := m.deps.Sender(m.plan.Object.Broker).Reply(ctx, request, a); err != nil {
 		m.log.Warn("could not answer a requester", "id", request.ID, "error", err)
+		return false
 	}
+	return true
 }
 
 // restore makes the delivery of a lease.

@@ -10,13 +10,12 @@ import (
 
 	"github.com/waybill-dev/waybill/runtime/broker/driver"
 	"github.com/waybill-dev/waybill/runtime/flow"
+	"github.com/waybill-dev/waybill/runtime/message"
 	"github.com/waybill-dev/waybill/runtime/reply"
 )
 
 const (
 	maxDelay = 15 * time.Minute
-	// maxLeases bounds one list of acks.
-	maxLeases = 1000
 	// maxReasonBytes bounds the words of a reject.
 	maxReasonBytes = 1 << 10
 )
@@ -40,37 +39,40 @@ var (
 	errRepeated   = errors.New("repeated")
 )
 
-// take opens a token and locks its lease for a call of this kind. errLeaseEnded: 410. errRepeated: it was done already, 204. On nil the
-// caller unlocks note.mu.
-func (m *Mailbox) take(token string, v verb) (*held, error) {
+// open opens a token; errNoLease when it is none of this mailbox.
+func (m *Mailbox) open(token string) (lease, error) {
 	as, err := m.sealer.aeads()
 	if err != nil {
-		return nil, err
+		return lease{}, err
 	}
-	l, err := m.sealer.open(as, token)
-	if err != nil {
-		return nil, errLeaseEnded // a forged one looks no other than one whose key is gone
-	}
-	now := m.deps.Now()
-	n := m.book.note(&l, now)
+	return m.sealer.open(as, token)
+}
+
+// take locks an open lease for a call of this kind. errLeaseEnded: 410. errRepeated: it was done already, 204. On nil the caller unlocks
+// note.mu.
+func (m *Mailbox) take(l lease, v verb) (*held, error) {
+	n := m.book.note(&l, m.deps.Now())
 	n.mu.Lock()
+	now := m.deps.Now() // after the calls that went before
+	expires := l.expires
+	if later := m.book.expiry(n); later.After(expires) { // it was extended here
+		expires = later
+	}
+	var err error
 	switch {
 	case n.ended == acked && v == acked, n.ended == replied && v == acked:
 		err = errRepeated
 	case n.ended != open:
 		err = errLeaseEnded
-	case !now.Before(m.book.expiry(n)) && !now.Before(l.expires):
+	case !now.Before(expires):
 		err = errLeaseEnded
 	default:
 		var d driver.Delivery
 		if d, err = m.restore(&l); errors.Is(err, driver.ErrInvalid) {
-			err = errLeaseEnded
+			err = errNoLease
 		}
 		if err == nil {
-			d.Deadline = l.expires.Add(leaseMargin)
-			if later := m.book.expiry(n); later.After(l.expires) {
-				d.Deadline = later.Add(leaseMargin)
-			}
+			d.Deadline = expires.Add(leaseMargin)
 			return &held{lease: l, note: n, delivery: d}, nil
 		}
 	}
@@ -78,13 +80,33 @@ func (m *Mailbox) take(token string, v verb) (*held, error) {
 	return nil, err
 }
 
+func (m *Mailbox) takeToken(token string, v verb) (*held, error) {
+	l, err := m.open(token)
+	if err != nil {
+		return nil, err
+	}
+	return m.take(l, v)
+}
+
+// bounded is the context of a call on leases that end at the deadline, or later. It ends before the broker may deliver them again: the
+// broker would take our word about what somebody else has by then.
+func (m *Mailbox) bounded(r *http.Request, deadline time.Time) (context.Context, context.CancelFunc) {
+	left := deadline.Sub(m.deps.Now()) - leaseMargin/8
+	return context.WithTimeout(context.WithoutCancel(r.Context()), min(left, settleTimeout))
+}
+
 // refuseLease answers a call that take refused, or the broker.
 func (m *Mailbox) refuseLease(w http.ResponseWriter, err error) {
-	switch status := m.leaseStatus(err); status {
-	case http.StatusNoContent:
+	switch status := m.leaseStatus(err); {
+	case status == http.StatusNoContent:
 		w.WriteHeader(status)
-	case http.StatusGone:
+	case errors.Is(err, errNoLease):
+		m.refuse(w, problem{Status: status, Reason: "NoLease", Detail: "this is no lease of this mailbox: it was given out by another one, is not complete, or was sealed with a key that is gone"})
+	case status == http.StatusGone:
 		m.refuse(w, problem{Status: status, Reason: "LeaseEnded", Detail: "this lease has ended; the message was settled, or is delivered again"})
+	case errors.Is(err, errNoLetter):
+		m.log.Warn("cannot dead-letter the message of a lease", "error", err)
+		m.refuse(w, problem{Status: status, Reason: "DeadLetterAway", Detail: "the dead letter could not be stored, so the message stays; repeat the call while the lease lasts", RetryAfter: time.Second})
 	default:
 		m.log.Warn("cannot settle a lease", "error", err)
 		m.refuse(w, problem{Status: status, Reason: "BrokerAway", Detail: "the broker did not take it; repeat the call while the lease lasts", RetryAfter: time.Second})
@@ -95,7 +117,9 @@ func (m *Mailbox) leaseStatus(err error) int {
 	switch {
 	case err == nil, errors.Is(err, errRepeated):
 		return http.StatusNoContent
-	case errors.Is(err, errLeaseEnded), errors.Is(err, driver.ErrStale), errors.Is(err, driver.ErrMissing):
+	case errors.Is(err, errNoLetter): // first: it wraps what the dead letter's object said
+		return http.StatusServiceUnavailable
+	case errors.Is(err, errNoLease), errors.Is(err, errLeaseEnded), errors.Is(err, driver.ErrStale), errors.Is(err, driver.ErrMissing):
 		m.stats.ended.Add(1)
 		return http.StatusGone
 	}
@@ -104,13 +128,13 @@ func (m *Mailbox) leaseStatus(err error) int {
 
 // call runs one call on a lease: take, f, note how it ended, answer 204 or why not.
 func (m *Mailbox) call(w http.ResponseWriter, r *http.Request, token string, v verb, f func(ctx context.Context, h *held) (verb, error)) {
-	h, err := m.take(token, v)
+	h, err := m.takeToken(token, v)
 	if err != nil {
 		m.refuseLease(w, err)
 		return
 	}
 	defer h.note.mu.Unlock()
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(r.Context()), settleTimeout)
+	ctx, cancel := m.bounded(r, h.delivery.Deadline)
 	defer cancel()
 	ended, err := f(ctx, h)
 	if err != nil {
@@ -146,10 +170,6 @@ func (m *Mailbox) nack(w http.ResponseWriter, r *http.Request, token string) {
 			m.refuse(w, badArgument("delay: must be a duration such as 5s, 15m at the most"))
 			return
 		}
-	}
-	if features, known := m.broker().Features(); delay > 0 && known && !features.NativeDelay {
-		m.refuse(w, badArgument("delay: this broker cannot hand a message back later; leave delay out, or let the lease end"))
-		return
 	}
 	if !m.discardBody(w, r) {
 		return
@@ -217,7 +237,16 @@ func (m *Mailbox) buryLease(ctx context.Context, h *held, why flow.Reason, text 
 		}
 		msg = &loaded
 	}
-	return m.bury(ctx, &h.delivery, msg, why, max(h.lease.count, 1), text)
+	letters := []message.Message{m.letter(&h.delivery, msg, why, max(h.lease.count, 1), text)}
+	if err := m.bury(ctx, letters)[0]; err != nil {
+		return err
+	}
+	if err := m.settleOne(ctx, &h.delivery, driver.Done, 0); err != nil {
+		return err
+	}
+	m.stats.dead.Add(1)
+	m.tell(ctx, msg, reply.Answer{Kind: reply.Failed, Reason: string(why), Error: text})
+	return nil
 }
 
 func (m *Mailbox) reply(w http.ResponseWriter, r *http.Request, token string) {
@@ -267,13 +296,13 @@ func (m *Mailbox) extend(w http.ResponseWriter, r *http.Request, token string) {
 	if !m.discardBody(w, r) {
 		return
 	}
-	h, err := m.take(token, open)
+	h, err := m.takeToken(token, open)
 	if err != nil {
 		m.refuseLease(w, err)
 		return
 	}
 	defer h.note.mu.Unlock()
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(r.Context()), settleTimeout)
+	ctx, cancel := m.bounded(r, h.delivery.Deadline)
 	defer cancel()
 	settler := m.broker().Settler()
 	as, err := m.sealer.aeads()
@@ -290,49 +319,4 @@ func (m *Mailbox) extend(w http.ResponseWriter, r *http.Request, token string) {
 	m.book.extend(h.note, h.lease.expires, now)
 	m.stats.extended.Add(1)
 	answer(w, http.StatusOK, extended{Expires: h.lease.expires.UTC().Format(rfc3339Milli), Lease: m.sealer.seal(as[0], &h.lease)})
-}
-
-type leaseResult struct {
-	Lease  string `json:"lease"`
-	Status int    `json:"status"`
-}
-
-// settleList serves POST /leases/ack: each lease is acknowledged by itself.
-func (m *Mailbox) settleList(w http.ResponseWriter, r *http.Request) {
-	body, reserved, ok := m.readBody(w, r, maxLeases*(maxTokenBytes/4))
-	if !ok {
-		return
-	}
-	defer m.budget.give(reserved)
-	var list struct {
-		Leases []string `json:"leases"`
-	}
-	if err := json.Unmarshal(body, &list); err != nil || list.Leases == nil {
-		m.refuse(w, badArgument(`the body must be {"leases": ["…"]}`))
-		return
-	}
-	if len(list.Leases) > maxLeases {
-		m.refuse(w, badArgument("leases: at most "+strconv.Itoa(maxLeases)+" at once"))
-		return
-	}
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(r.Context()), settleTimeout)
-	defer cancel()
-	results := make([]leaseResult, len(list.Leases))
-	for i, token := range list.Leases {
-		results[i] = leaseResult{Lease: token, Status: m.leaseStatus(m.ackOne(ctx, token))}
-	}
-	answer(w, http.StatusOK, map[string]any{"results": results})
-}
-
-func (m *Mailbox) ackOne(ctx context.Context, token string) error {
-	h, err := m.take(token, acked)
-	if err != nil {
-		return err
-	}
-	defer h.note.mu.Unlock()
-	if _, err := m.acknowledge(ctx, h); err != nil {
-		return err
-	}
-	m.book.settled(h.note, acked)
-	return nil
 }

@@ -65,6 +65,7 @@ func (f *front) ask(w http.ResponseWriter, r *http.Request, b *broker.Broker, de
 		f.respond(w, id, a)
 	case ctx.Err() == nil: // the one that it joined could not be stored
 		f.refuse(w, storeProblem(err, id))
+	case r.Context().Err() != nil: // there is nobody to answer: the reply will be late
 	default:
 		f.stats.timedOut.Add(1)
 		f.refuse(w, problem{Status: http.StatusGatewayTimeout, Reason: "OutcomeUnknown", ID: id,
@@ -118,7 +119,14 @@ func (f *front) respond(w http.ResponseWriter, id string, a reply.Answer) {
 	switch a.Kind {
 	case reply.Failed:
 		f.stats.failed.Add(1)
-		f.refuse(w, problem{Status: http.StatusBadGateway, Reason: a.Reason, ID: id, Detail: "the request could not be processed; its message was dead-lettered: " + a.Reason})
+		detail := "the request could not be processed; its message was dead-lettered: " + a.Reason
+		if a.Reason == "" { // at most once: there is no dead letter
+			a.Reason, detail = "Failed", "the request could not be processed and is not tried again"
+		}
+		if a.Error != "" {
+			detail += "; the last error: " + a.Error
+		}
+		f.refuse(w, problem{Status: http.StatusBadGateway, Reason: a.Reason, ID: id, Detail: detail})
 	case reply.Processed:
 		f.stats.replies.Add(1)
 		answer(w, http.StatusOK, taken{ID: id, State: stateProcessed})

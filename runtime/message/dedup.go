@@ -5,7 +5,7 @@ package message
 //
 // Source and id are enough for what clients publish. Two things of ours keep an event's source and id and yet are no repetition of it:
 //
-//   - A dead letter, which is one for each origin and death: wborigin and wbtime are added.
+//   - A dead letter, which is one for each origin and death: wborigin is added, and wbdeath or else wbtime.
 //   - A request that waits for an answer. Whoever asks again after the expiry, or for something else, asks anew: wbcorrelation and
 //     expirytime are added.
 func (m *Message) DedupID() string {
@@ -13,7 +13,10 @@ func (m *Message) DedupID() string {
 	var first, second string
 	for i := range m.Attributes {
 		if m.Attributes[i].Name == Reason {
-			kind, first, second = 'd', m.Attribute(Origin), m.Attribute(DeadTime)
+			kind, first = 'd', m.Attribute(Origin)
+			if second = m.Attribute(Death); second == "" {
+				second = m.Attribute(DeadTime)
+			}
 			break
 		}
 	}

@@ -50,6 +50,12 @@ func TestDedupIDIsOfTheEventAlone(t *testing.T) {
 	if dead.DedupID() != again.DedupID() {
 		t.Fatalf("%q, %q", dead.DedupID(), again.DedupID())
 	}
+	one := with(message.Reason, "Terminal", message.Origin, "Mailbox/default/m", message.DeadTime, "x", message.Death, "m/7")
+	tried := with(message.Reason, "Terminal", message.Origin, "Mailbox/default/m", message.DeadTime, "y", message.Death, "m/7")
+	other := with(message.Reason, "Terminal", message.Origin, "Mailbox/default/m", message.DeadTime, "x", message.Death, "m/8")
+	if one.DedupID() != tried.DedupID() || one.DedupID() == other.DedupID() {
+		t.Fatalf("%q, %q, %q", one.DedupID(), tried.DedupID(), other.DedupID())
+	}
 }
 
 func TestDedupIDAllocatesItsResultOnly(t *testing.T) {

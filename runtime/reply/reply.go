@@ -7,6 +7,7 @@ package reply
 
 import (
 	"strconv"
+	"strings"
 
 	"github.com/waybill-dev/waybill/runtime/message"
 )
@@ -26,6 +27,7 @@ type Answer struct {
 	Message message.Message // of a Reply
 	Status  int             // the HTTP status that the answerer asks for; 0: the usual one
 	Reason  string          // of Failed: a dead letter's reason
+	Error   string          // of Failed: the last error, "" where there is none; cut at 1 KiB
 }
 
 // Correlations begin with what their requester waits for.
@@ -49,15 +51,32 @@ func encode(a Answer, correlation string, request *message.Message) message.Mess
 	if a.Reason != "" {
 		attrs = append(attrs, message.Attribute{Name: message.Reason, Value: a.Reason})
 	}
+	if text := oneLine(a.Error); text != "" {
+		attrs = append(attrs, message.Attribute{Name: message.LastError, Value: text})
+	}
 	m.Attributes = attrs
 	return m
+}
+
+// maxErrorBytes bounds an error that travels with an answer.
+const maxErrorBytes = 1 << 10
+
+// oneLine makes an error fit for an attribute.
+func oneLine(s string) string {
+	s = strings.ToValidUTF8(s[:min(len(s), maxErrorBytes)], "")
+	return strings.Map(func(r rune) rune {
+		if r < ' ' || r == 0x7f {
+			return ' '
+		}
+		return r
+	}, s)
 }
 
 // decode reads what encode wrote; ok is false for a message that is no answer.
 func decode(m message.Message) (a Answer, correlation string, ok bool) {
 	correlation = m.Attribute(message.Correlation)
 	a.Kind = Kind(m.Attribute(message.AnswerKind))
-	a.Reason = m.Attribute(message.Reason)
+	a.Reason, a.Error = m.Attribute(message.Reason), m.Attribute(message.LastError)
 	if s := m.Attribute(message.AnswerCode); s != "" {
 		n, err := strconv.Atoi(s)
 		if err != nil || n < 200 || n > 599 {
