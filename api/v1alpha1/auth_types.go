@@ -8,7 +8,7 @@ type GatewayAuth struct {
 }
 
 // MailboxAuth is what a caller has to show to a Mailbox: bearer for everything, or publish and receive apart.
-// +kubebuilder:validation:XValidation:rule="has(self.bearer) != (has(self.publish) || has(self.receive))",message="either bearer, or publish and receive apart, must be set"
+// +kubebuilder:validation:XValidation:rule="has(self.bearer) != (has(self.publish) || has(self.receive))",message="either bearer, or publish and receive apart, must be set, and not both"
 type MailboxAuth struct {
 	// bearer asks for one token for all calls.
 	// +optional

@@ -90,7 +90,7 @@ type BrokerSpec struct {
 	// share a broker apart, and cannot be changed.
 	// +optional
 	// +kubebuilder:validation:MaxLength=40
-	// +kubebuilder:validation:XValidation:rule="self.matches('^([A-Za-z0-9][-_A-Za-z0-9]*)?$')",message="must be letters, digits, '-' and '_', and begin with a letter or a digit"
+	// +kubebuilder:validation:XValidation:rule="self.matches('^([A-Za-z0-9][-_A-Za-z0-9]*)?$')",message="must be letters, digits, '-' and '_', and begin with a letter or a digit, such as staging"
 	Prefix string `json:"prefix,omitempty"`
 }
 

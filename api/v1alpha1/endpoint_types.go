@@ -42,9 +42,9 @@ type EndpointList struct {
 }
 
 // EndpointSpec is what the front door should be.
-// +kubebuilder:validation:XValidation:rule="self.pattern != 'RequestResponse' || !has(self.to.topicRef)",message="RequestResponse needs one consumer to answer: use to.mailboxRef",fieldPath=".to.topicRef"
+// +kubebuilder:validation:XValidation:rule="self.pattern != 'RequestResponse' || !has(self.to.topicRef)",message="RequestResponse needs one consumer that answers, and a Topic may have any number: use to.mailboxRef, or pattern RequestAck",fieldPath=".to.topicRef"
 // +kubebuilder:validation:XValidation:rule="!has(self.ackWhen) || self.pattern == 'RequestAck'",message="ackWhen belongs to pattern RequestAck: remove it, or change pattern",fieldPath=".ackWhen"
-// +kubebuilder:validation:XValidation:rule="!has(self.ackWhen) || self.ackWhen != 'Processed' || !has(self.to.topicRef)",message="Processed needs one consumer whose receipt is waited for: use to.mailboxRef, or ackWhen: Stored",fieldPath=".ackWhen"
+// +kubebuilder:validation:XValidation:rule="!has(self.ackWhen) || self.ackWhen != 'Processed' || !has(self.to.topicRef)",message="Processed needs one consumer whose receipt is waited for, and a Topic may have any number: use to.mailboxRef, or ackWhen: Stored",fieldPath=".ackWhen"
 type EndpointSpec struct {
 	// pattern is what a caller gets: RequestResponse (the reply), RequestAck (a receipt) or RequestForget (nothing to wait for).
 	// +required

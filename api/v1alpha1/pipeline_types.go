@@ -119,7 +119,7 @@ type PipelineSpec struct {
 	// +optional
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=255
-	// +kubebuilder:validation:XValidation:rule="self.matches('^[A-Za-z0-9]([-._:/A-Za-z0-9]*[A-Za-z0-9])?$')",message="must be a name that brokers take: letters, digits, '-', '_', '.', ':' and '/'"
+	// +kubebuilder:validation:XValidation:rule="self.matches('^[A-Za-z0-9]([-._:/A-Za-z0-9]*[A-Za-z0-9])?$')",message="must be a name that brokers take: letters, digits, '-', '_', '.', ':' and '/', such as legacy.orders"
 	ExternalName string `json:"externalName,omitempty"`
 
 	// replicas is the number of Pods, 0 to 1000; default 1. On NATS and RabbitMQ ordering Key and Strict allow one. On a laptop it is always 1.
@@ -205,7 +205,7 @@ type PostgresTarget struct {
 	// +required
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=128
-	// +kubebuilder:validation:XValidation:rule="self.matches('^[A-Za-z_][A-Za-z0-9_]*([.][A-Za-z_][A-Za-z0-9_]*)?$')",message="must be TABLE or SCHEMA.TABLE"
+	// +kubebuilder:validation:XValidation:rule="self.matches('^[A-Za-z_][A-Za-z0-9_]*([.][A-Za-z_][A-Za-z0-9_]*)?$')",message="must be TABLE or SCHEMA.TABLE, such as public.sales"
 	Table string `json:"table"`
 
 	// columns gives the value of each column, 1 to 128.

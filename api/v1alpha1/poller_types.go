@@ -42,8 +42,8 @@ type PollerList struct {
 // PollerSpec is what should be asked, when, and where the answers go. Exactly one of http and sql is set.
 // +kubebuilder:validation:XValidation:rule="[has(self.http), has(self.sql)].exists_one(x, x)",message="exactly one of http and sql must be set"
 // +kubebuilder:validation:XValidation:rule="!has(self.detect) || self.detect != 'ETag' || has(self.http)",message="ETag is a matter of HTTP: use Cursor, Changed or Always with sql",fieldPath=".detect"
-// +kubebuilder:validation:XValidation:rule="!has(self.detect) || self.detect != 'Cursor' || (has(self.http) && has(self.http.cursor)) || (has(self.sql) && has(self.sql.cursor))",message="Cursor needs http.cursor or sql.cursor",fieldPath=".detect"
-// +kubebuilder:validation:XValidation:rule="!has(self.http) || !has(self.http.cursor) || (has(self.detect) && self.detect == 'Cursor')",message="http.cursor is used with detect: Cursor only",fieldPath=".http.cursor"
+// +kubebuilder:validation:XValidation:rule="!has(self.detect) || self.detect != 'Cursor' || (has(self.http) && has(self.http.cursor)) || (has(self.sql) && has(self.sql.cursor))",message="Cursor needs http.cursor or sql.cursor: set it, or use Changed",fieldPath=".detect"
+// +kubebuilder:validation:XValidation:rule="!has(self.http) || !has(self.http.cursor) || (has(self.detect) && self.detect == 'Cursor')",message="http.cursor is used with detect: Cursor only: set that, or remove the cursor",fieldPath=".http.cursor"
 // +kubebuilder:validation:XValidation:rule="!has(self.overlap) || (has(self.http) && has(self.http.cursor)) || (has(self.sql) && has(self.sql.cursor))",message="overlap reaches back behind a cursor: set http.cursor or sql.cursor, or remove it",fieldPath=".overlap"
 type PollerSpec struct {
 	// schedule is when to ask.
@@ -199,7 +199,7 @@ type HTTPHeader struct {
 	// value of the header.
 	// +required
 	// +kubebuilder:validation:MaxLength=4096
-	// +kubebuilder:validation:XValidation:rule="!self.contains('\\n') && !self.contains('\\r')",message="must be one line"
+	// +kubebuilder:validation:XValidation:rule="!self.contains('\\n') && !self.contains('\\r')",message="must be one line: remove the line break"
 	Value string `json:"value"`
 }
 
@@ -291,7 +291,7 @@ type SQLDriver string
 const SQLPostgres SQLDriver = "Postgres"
 
 // SQLCursor remembers how far rows were seen. The query must order by these columns.
-// +kubebuilder:validation:XValidation:rule="self.columns.size() == self.start.size()",message="start must have as many values as columns has names",fieldPath=".start"
+// +kubebuilder:validation:XValidation:rule="self.columns.size() == self.start.size()",message="start must have as many values as columns has names, one for each",fieldPath=".start"
 type SQLCursor struct {
 	// columns are the result's columns that make up the cursor, 1 to 8.
 	// +required

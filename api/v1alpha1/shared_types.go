@@ -77,7 +77,7 @@ type ServiceReference struct {
 	// path of the request, starting with '/'; default '/'.
 	// +optional
 	// +kubebuilder:validation:MaxLength=1024
-	// +kubebuilder:validation:XValidation:rule="self.startsWith('/')",message="must start with '/'"
+	// +kubebuilder:validation:XValidation:rule="self.startsWith('/')",message="must start with '/', such as /events"
 	Path string `json:"path,omitempty"`
 }
 
@@ -167,7 +167,7 @@ type Retry struct {
 }
 
 // BackOff is a pause that grows with each attempt.
-// +kubebuilder:validation:XValidation:rule="!has(self.initial) || !has(self.max) || duration(self.initial) <= duration(self.max)",message="initial must not be longer than max",fieldPath=".initial"
+// +kubebuilder:validation:XValidation:rule="!has(self.initial) || !has(self.max) || duration(self.initial) <= duration(self.max)",message="initial must not be longer than max: lower it, or raise max",fieldPath=".initial"
 type BackOff struct {
 	// initial is the first pause, 0s to 15m; default 1s.
 	// +optional
@@ -204,7 +204,7 @@ type DeadLetter struct {
 }
 
 // StartFrom is where reading begins when the position is first created. A position that exists is kept and this is not looked at.
-// +kubebuilder:validation:XValidation:rule="(self.position == 'Time') == has(self.time)",message="time is required with position Time and refused with any other",fieldPath=".time"
+// +kubebuilder:validation:XValidation:rule="(self.position == 'Time') == has(self.time)",message="time is required with position Time, such as 2026-01-31T12:00:00Z, and refused with any other",fieldPath=".time"
 type StartFrom struct {
 	// position is Earliest, Latest or Time.
 	// +required

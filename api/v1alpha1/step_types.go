@@ -11,7 +11,7 @@ type Step struct {
 	// +required
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=48
-	// +kubebuilder:validation:XValidation:rule="self.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$')",message="must be lower case letters, digits and '-', begin with a letter and not end with '-'"
+	// +kubebuilder:validation:XValidation:rule="self.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$')",message="must be lower case letters, digits and '-', begin with a letter and not end with '-', such as big-orders"
 	Name string `json:"name"`
 
 	// filter keeps messages for which the expression gives true.
@@ -108,7 +108,7 @@ type ContainerStep struct {
 	// path of the request, starting with '/'; default '/'.
 	// +optional
 	// +kubebuilder:validation:MaxLength=1024
-	// +kubebuilder:validation:XValidation:rule="self.startsWith('/')",message="must start with '/'"
+	// +kubebuilder:validation:XValidation:rule="self.startsWith('/')",message="must start with '/', such as /events"
 	Path string `json:"path,omitempty"`
 
 	// command replaces the image's entry point.

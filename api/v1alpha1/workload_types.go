@@ -20,7 +20,7 @@ type Workload struct {
 	// annotations are added to the Pods; those of waybill.dev are ours.
 	// +optional
 	// +kubebuilder:validation:MaxProperties=64
-	// +kubebuilder:validation:XValidation:rule="self.all(k, !k.startsWith('waybill.dev/'))",message="annotations of waybill.dev are set by the operator"
+	// +kubebuilder:validation:XValidation:rule="self.all(k, !k.startsWith('waybill.dev/'))",message="annotations that begin with waybill.dev/ are set by the operator: remove them"
 	Annotations map[string]string `json:"annotations,omitempty"`
 
 	// env adds environment variables to the worker container.
@@ -79,13 +79,13 @@ type Toleration struct {
 }
 
 // EnvVar is an environment variable: a value, or a key of a Secret.
-// +kubebuilder:validation:XValidation:rule="!(has(self.value) && has(self.secretRef))",message="value and secretRef cannot both be set"
+// +kubebuilder:validation:XValidation:rule="!(has(self.value) && has(self.secretRef))",message="value and secretRef cannot both be set: remove one"
 type EnvVar struct {
 	// name of the variable.
 	// +required
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=256
-	// +kubebuilder:validation:XValidation:rule="!self.startsWith('KUBERNETES_')",message="variables that begin with KUBERNETES_ are the cluster's own"
+	// +kubebuilder:validation:XValidation:rule="!self.startsWith('KUBERNETES_')",message="variables that begin with KUBERNETES_ are the cluster's own: use another name"
 	Name string `json:"name"`
 
 	// value of the variable; default empty.

@@ -52,18 +52,25 @@ func (c *compiler) clientAuth(s *subject, field string, a *v1alpha1.ClientAuth) 
 	}
 }
 
-// exactlyOne checks a union.
+// exactlyOne checks a union, in the words of the definitions' own rule.
 func exactlyOne(s *subject, field string, names []string, present ...bool) bool {
-	n := 0
-	for _, p := range present {
+	var set []string
+	for i, p := range present {
 		if p {
-			n++
+			set = append(set, names[i])
 		}
 	}
-	if n != 1 {
-		s.refuse(field, v1alpha1.ReasonInvalid, "exactly one of %s must be set, and %s", list(names, "and"), map[bool]string{true: "none is", false: "more are"}[n == 0])
+	beside := "" // of what else is there
+	if names[0] == "filter" {
+		beside = " beside name"
 	}
-	return n == 1
+	switch {
+	case len(set) == 0:
+		s.refuse(field, v1alpha1.ReasonInvalid, "exactly one of %s must be set%s; none is", list(names, "and"), beside)
+	case len(set) > 1:
+		s.refuse(field, v1alpha1.ReasonInvalid, "exactly one of %s must be set%s; here are %s", list(names, "and"), beside, list(set, "and"))
+	}
+	return len(set) == 1
 }
 
 // list joins two words or more: "a, b and c".

@@ -32,7 +32,7 @@ func (c *compiler) broker(it *item[v1alpha1.Broker]) *broker {
 	b := &broker{subject: it.subject, api: it.api}
 	var ok bool
 	if b.protocol, ok = protocolOf(spec.Type); !ok {
-		b.refuse("spec.type", v1alpha1.ReasonInvalid, "%q is no type of broker: use Embedded, NATS, Kafka, Redpanda, RabbitMQ or SQS", spec.Type)
+		b.refuse("spec.type", v1alpha1.ReasonInvalid, "%q is not known: it must be Embedded, NATS, Kafka, Redpanda, RabbitMQ or SQS", spec.Type)
 	}
 	b.connect()
 	if b.identity == "" {
@@ -45,6 +45,9 @@ func (c *compiler) broker(it *item[v1alpha1.Broker]) *broker {
 		b.refuse("spec.prefix", v1alpha1.ReasonInvalid, "%q holds %q, which names on %s cannot: use %s", spec.Prefix, n, b.protocol.Title, b.protocol.names.alphabet)
 	}
 	c.brokerSecrets(b)
+	if e := spec.Embedded; e != nil {
+		c.workload(b.subject, "spec.embedded.workload", e.Workload)
+	}
 	c.probed(b)
 	return b
 }
@@ -54,7 +57,11 @@ func (b *broker) connect() {
 	spec := &b.api.Spec
 	member := func(name string, present bool) bool {
 		if !present {
-			b.refuse("spec."+name, v1alpha1.ReasonInvalid, "%s is required with type %s, for it says where the broker is", name, spec.Type)
+			types := "type " + string(spec.Type)
+			if name == "kafka" {
+				types = "types Kafka and Redpanda"
+			}
+			b.refuse("spec."+name, v1alpha1.ReasonInvalid, "%s is required with %s and refused with any other", name, types)
 		}
 		return present
 	}
@@ -87,7 +94,7 @@ func (b *broker) connect() {
 	case v1alpha1.BrokerSQS:
 		if member("sqs", spec.SQS != nil) {
 			if u := spec.SQS.Endpoint; u != "" {
-				if fault := urlFault(u); fault != "" {
+				if fault := urlFault(u, "http://elasticmq:9324"); fault != "" {
 					b.refuse("spec.sqs.endpoint", v1alpha1.ReasonInvalid, "%s", fault)
 				}
 			}
@@ -104,7 +111,7 @@ func (b *broker) connect() {
 		b.addresses = append(b.addresses, string(a))
 	}
 	if len(addresses) == 0 && field != "" {
-		b.refuse(field, v1alpha1.ReasonInvalid, "at least one address is needed, such as %s-0.%s:%d", strings.ToLower(b.protocol.Name), strings.ToLower(b.protocol.Name), defaultPorts[b.protocol.Name])
+		b.refuse(field, v1alpha1.ReasonInvalid, "must not be empty: name at least one address, such as %s-0.%s:%d", strings.ToLower(b.protocol.Name), strings.ToLower(b.protocol.Name), defaultPorts[b.protocol.Name])
 	}
 	ids := make([]string, len(b.addresses))
 	for i, a := range b.addresses {
@@ -295,7 +302,7 @@ func (b *broker) ref(kind, name string) plan.Ref {
 func addressFault(a string, schemes []string) string {
 	const example = "must be HOST:PORT, such as kafka-0.kafka:9092"
 	if strings.Contains(a, "@") {
-		return "an address must not hold credentials: put them into a Secret and name it in secretRef"
+		return "must not hold credentials: put them into a Secret and name it in secretRef"
 	}
 	scheme, rest, found := strings.Cut(a, "://")
 	if !found {
@@ -320,16 +327,16 @@ func addressFault(a string, schemes []string) string {
 	return ""
 }
 
-// urlFault says what is wrong with an HTTP address; "" when nothing is.
-func urlFault(raw string) string {
+// urlFault says what is wrong with an HTTP address; "" when nothing is. It never repeats what may be a password.
+func urlFault(raw, example string) string {
 	u, err := url.Parse(raw)
 	switch {
 	case err != nil:
-		return "is not an address that can be parsed: use one such as https://example.com/events"
+		return "is not an address that can be parsed: it must be an http or https address, such as " + example
 	case u.User != nil:
-		return "an address must not hold credentials: remove them (a Poller and an http step have auth, which names a Secret)"
+		return "must not hold credentials: remove them (a Poller and an http step have auth, which names a Secret)"
 	case u.Scheme != "http" && u.Scheme != "https", u.Hostname() == "":
-		return strconv.Quote(raw) + " must be an http or https address, such as https://example.com/events"
+		return "must be an http or https address, such as " + example
 	case u.Fragment != "":
 		return strconv.Quote(raw) + " ends with a fragment (#...), which no server sees: remove it"
 	}

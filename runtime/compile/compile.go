@@ -24,6 +24,10 @@ type Input struct {
 	Endpoints     []*v1alpha1.Endpoint
 	Pipelines     []*v1alpha1.Pipeline
 
+	// Refused are resources, and Secrets, that were declared with faults of their own and so are not in the lists: a reference to one of them
+	// is not a missing one.
+	Refused []plan.Resource
+
 	// Secrets are the keys of each Secret, never a value. Nil: not known, so references to Secrets are not checked.
 	Secrets map[types.NamespacedName][]string
 	// Namespaces are the labels of the namespaces, for allowedNamespaces with a selector. One that is not in it has its name's label only.
@@ -139,6 +143,9 @@ type compiler struct {
 	pollers       []*item[v1alpha1.Poller]
 	endpoints     []*item[v1alpha1.Endpoint]
 
+	// checked are the expressions looked at so far: many resources have the same.
+	checked map[expression]error
+
 	consumers  []*consumer // oldest first
 	consumerOf map[*subject]*consumer
 }
@@ -151,7 +158,7 @@ type item[T any] struct {
 
 // Compile resolves, checks and plans. It does the same for the same set, whatever its order.
 func Compile(in Input) Result {
-	c := &compiler{in: in}
+	c := &compiler{in: in, checked: map[expression]error{}}
 
 	// Who there is, and what everyone is called on its broker.
 	c.brokers = map[types.NamespacedName]*broker{}

@@ -8,6 +8,8 @@ import (
 
 	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/yaml"
+
+	"github.com/waybill-dev/waybill/runtime/plan"
 )
 
 // decode reads a test's documents: resources, Secrets, Namespaces, and "kind: Options" for what the host says.
@@ -24,6 +26,7 @@ func decode(data []byte) (Input, error) {
 			Data       map[string]string `json:"data"`
 			StringData map[string]string `json:"stringData"`
 			Unprobed   string            `json:"unprobed"`
+			Refused    []plan.Resource   `json:"refused"`
 		}
 		if err := yaml.Unmarshal(doc, &head); err != nil {
 			return in, err
@@ -59,6 +62,7 @@ func decode(data []byte) (Input, error) {
 			}
 			in.Namespaces[head.Metadata.Name] = head.Metadata.Labels
 		case "Options":
+			in.Refused = append(in.Refused, head.Refused...)
 			if head.Unprobed == "WaitForBroker" {
 				in.Unprobed = WaitForBroker
 			}

@@ -9,6 +9,7 @@ import (
 // endpoint makes an HTTP front door.
 func (c *compiler) endpoint(it *item[v1alpha1.Endpoint]) {
 	s, spec := it.subject, &it.api.Spec
+	c.workload(s, "spec.workload", spec.Workload)
 	e := &plan.Endpoint{
 		Pattern: string(spec.Pattern), Path: or(spec.Path, defaultPath),
 		Key:     c.expression(s, "spec.key", spec.Key, expr.Message, expr.String),
@@ -24,7 +25,7 @@ func (c *compiler) endpoint(it *item[v1alpha1.Endpoint]) {
 		e.AckWhen = string(or(spec.AckWhen, v1alpha1.AckStored))
 	case v1alpha1.PatternRequestForget:
 	default:
-		s.refuse("spec.pattern", v1alpha1.ReasonInvalid, "%q is no pattern: use RequestResponse, RequestAck or RequestForget", spec.Pattern)
+		s.refuse("spec.pattern", v1alpha1.ReasonInvalid, "%q is not known: it must be RequestResponse, RequestAck or RequestForget", spec.Pattern)
 	}
 	if spec.AckWhen != "" && spec.Pattern != v1alpha1.PatternRequestAck {
 		s.refuse("spec.ackWhen", v1alpha1.ReasonInvalid, "ackWhen belongs to pattern RequestAck: remove it, or change pattern")
@@ -63,11 +64,11 @@ func (c *compiler) endpointTarget(s *subject, spec *v1alpha1.EndpointSpec, waits
 	}
 	if spec.To.TopicRef != nil {
 		if waits {
-			what, instead := "RequestResponse needs one consumer that answers", "use to.mailboxRef, or pattern RequestAck"
 			if spec.Pattern == v1alpha1.PatternRequestAck {
-				what, instead = "Processed needs one consumer whose receipt is waited for", "use to.mailboxRef, or ackWhen: Stored"
+				s.refuse("spec.ackWhen", v1alpha1.ReasonInvalid, "Processed needs one consumer whose receipt is waited for, and a Topic may have any number: use to.mailboxRef, or ackWhen: Stored")
+			} else {
+				s.refuse("spec.to.topicRef", v1alpha1.ReasonInvalid, "RequestResponse needs one consumer that answers, and a Topic may have any number: use to.mailboxRef, or pattern RequestAck")
 			}
-			s.refuse("spec.to.topicRef", v1alpha1.ReasonInvalid, "%s, and a Topic may have any number: %s", what, instead)
 		}
 		return c.channelOf(s, "spec.to.topicRef", "Topic", *spec.To.TopicRef)
 	}

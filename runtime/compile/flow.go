@@ -180,7 +180,7 @@ func (c *compiler) start(s *subject, p Protocol, t *terms) {
 		s.refuse("spec.startFrom.position", v1alpha1.ReasonNotSupported, "%s: %s", a.How, a.Instead)
 	}
 	if t.startFrom.Position == v1alpha1.StartTime && t.startFrom.Time == nil {
-		s.refuse("spec.startFrom.time", v1alpha1.ReasonInvalid, "time is required with position Time, such as 2026-01-31T12:00:00Z")
+		s.refuse("spec.startFrom.time", v1alpha1.ReasonInvalid, "time is required with position Time, such as 2026-01-31T12:00:00Z, and refused with any other")
 	}
 }
 
@@ -192,8 +192,21 @@ func (c *compiler) expression(s *subject, field string, e *v1alpha1.Expression, 
 	return c.cel(s, field+".cel", e.CEL, scope, want)
 }
 
+// An expression is what a check of one depends on.
+type expression struct {
+	source string
+	scope  expr.Scope
+	want   expr.Kind
+}
+
 func (c *compiler) cel(s *subject, field, source string, scope expr.Scope, want expr.Kind) *plan.Expr {
-	if err := expr.Check(source, scope, want); err != nil {
+	e := expression{source, scope, want}
+	err, known := c.checked[e]
+	if !known {
+		err = expr.Check(source, scope, want)
+		c.checked[e] = err
+	}
+	if err != nil {
 		s.refuse(field, v1alpha1.ReasonInvalidExpression, "%v", err)
 	}
 	return &plan.Expr{CEL: source}
@@ -214,11 +227,13 @@ func (c *compiler) httpTarget(s *subject, field, member, uri string, service *v1
 			Port: int(deref(service.Port, defaultServicePort)), Path: or(service.Path, defaultPath),
 		}}
 	}
-	if fault := urlFault(uri); fault != "" {
+	if fault := urlFault(uri, exampleURL[member]); fault != "" {
 		s.refuse(field+"."+member, v1alpha1.ReasonInvalid, "%s", fault)
 	}
 	return plan.HTTPTarget{URL: uri}
 }
+
+var exampleURL = map[string]string{"uri": "https://example.com/events", "url": "https://api.example.com/v1/changes"}
 
 // objects are all that a flow needs on its brokers.
 func (con *consumer) objects() []plan.Object {
@@ -241,7 +256,7 @@ func (con *consumer) objects() []plan.Object {
 func duplicates(s *subject, steps []v1alpha1.Step) {
 	for i, st := range steps {
 		if j := slices.IndexFunc(steps, func(o v1alpha1.Step) bool { return cmp.Compare(o.Name, st.Name) == 0 }); j < i {
-			s.refuse(index("spec.steps", i)+".name", v1alpha1.ReasonDuplicate, "steps[%d] is called %q already: give each step a name of its own", j, st.Name)
+			s.refuse(index("spec.steps", i), v1alpha1.ReasonDuplicate, "another item has the same name, %s: it must be unique", st.Name)
 		}
 	}
 }

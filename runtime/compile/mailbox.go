@@ -33,6 +33,7 @@ func (c *compiler) mailbox(ch *channel) {
 	if spec.ExternalName != "" && spec.DeletionPolicy == v1alpha1.DeletionDelete {
 		refuseDelete(ch.subject)
 	}
+	c.workload(ch.subject, "spec.workload", spec.Workload)
 	gateway := &plan.Mailbox{
 		Object: ch.object.Ref, Mode: ch.mode, Ordering: ch.object.Ordering, AckWait: ch.object.AckWait, MaxMessageBytes: ch.maxMessageBytes,
 	}
@@ -94,7 +95,7 @@ func (c *compiler) mailboxAuth(s *subject, a *v1alpha1.MailboxAuth) (publish, re
 		return nil, nil
 	}
 	if (a.Bearer != nil) == (a.Publish != nil || a.Receive != nil) {
-		s.refuse("spec.auth", v1alpha1.ReasonInvalid, "either bearer, or publish and receive apart, must be set")
+		s.refuse("spec.auth", v1alpha1.ReasonInvalid, "either bearer, or publish and receive apart, must be set, and not both")
 		return nil, nil
 	}
 	if a.Bearer != nil {

@@ -10,6 +10,7 @@ import (
 func (c *compiler) pipeline(it *item[v1alpha1.Pipeline]) {
 	s, spec := it.subject, &it.api.Spec
 	con := c.consumerOf[s]
+	c.workload(s, "spec.workload", spec.Workload)
 	t := terms{
 		guarantee: or(spec.Guarantee, defaultGuarantee), ordering: or(spec.Ordering, defaultOrdering), orderingField: "spec.ordering",
 		ackWait: duration(spec.AckWait, defaultAckWait), maxInFlight: spec.MaxInFlight, retry: spec.Retry, onFailure: spec.OnFailure,

@@ -12,6 +12,7 @@ import (
 // poller makes what asks a source on a schedule.
 func (c *compiler) poller(it *item[v1alpha1.Poller]) {
 	s, spec := it.subject, &it.api.Spec
+	c.workload(s, "spec.workload", spec.Workload)
 	s.paused = spec.State == v1alpha1.StatePaused
 	p := &plan.Poller{
 		Schedule: schedule(s, &spec.Schedule),
@@ -101,9 +102,9 @@ func (c *compiler) pagination(s *subject, pg *v1alpha1.Pagination) *plan.Paginat
 func detect(s *subject, spec *v1alpha1.PollerSpec) {
 	switch {
 	case spec.Detect == v1alpha1.DetectCursor && spec.HTTP.Cursor == nil:
-		s.refuse("spec.detect", v1alpha1.ReasonInvalid, "detect: Cursor needs http.cursor")
+		s.refuse("spec.detect", v1alpha1.ReasonInvalid, "Cursor needs http.cursor or sql.cursor: set it, or use Changed")
 	case spec.Detect != v1alpha1.DetectCursor && spec.HTTP.Cursor != nil:
-		s.refuse("spec.http.cursor", v1alpha1.ReasonInvalid, "http.cursor is used with detect: Cursor only")
+		s.refuse("spec.http.cursor", v1alpha1.ReasonInvalid, "http.cursor is used with detect: Cursor only: set that, or remove the cursor")
 	case spec.Detect == v1alpha1.DetectETag && spec.HTTP.Pagination != nil:
 		s.refuse("spec.detect", v1alpha1.ReasonInvalid, "an ETag speaks of one page, not of those behind it: use Changed or Cursor with pagination, or remove pagination")
 	}

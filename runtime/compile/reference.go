@@ -1,7 +1,9 @@
 package compile
 
 import (
+	"fmt"
 	"slices"
+	"strings"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
@@ -68,6 +70,9 @@ func (c *compiler) brokerOf(s *subject, field string, r v1alpha1.ResourceReferen
 
 // notFound names what was looked for, and where one of that name is if it is not there.
 func (c *compiler) notFound(s *subject, field, kind string, name types.NamespacedName) {
+	if c.declaredWithFaults(s, field, kind, name) {
+		return
+	}
 	hint := "create it, or correct the reference"
 	var known []string
 	for _, other := range c.subjects {
@@ -81,7 +86,7 @@ func (c *compiler) notFound(s *subject, field, kind string, name types.Namespace
 	for _, other := range c.subjects {
 		r := other.resource
 		if r.Kind == kind && r.Name == name.Name && r.Namespace != name.Namespace {
-			hint = "there is one in namespace " + r.Namespace + ", which the reference has to name"
+			hint = fmt.Sprintf("there is one in namespace %s: write namespace: %s beside name, and see that its spec.allowedNamespaces admits %s", r.Namespace, r.Namespace, s.resource.Namespace)
 			break
 		}
 		if r.Kind != kind && r.Kind != s.resource.Kind && key(r) == name && (r.Kind == "Topic" || r.Kind == "Mailbox") && kind != "Broker" {
@@ -90,6 +95,16 @@ func (c *compiler) notFound(s *subject, field, kind string, name types.Namespace
 		}
 	}
 	s.refuse(field, v1alpha1.ReasonReferenceNotFound, "there is no %s %s in namespace %s: %s", kind, name.Name, name.Namespace, hint)
+}
+
+// declaredWithFaults says of a reference that its target is there and refused: what is wrong there is told there.
+func (c *compiler) declaredWithFaults(s *subject, field, kind string, name types.NamespacedName) bool {
+	r := plan.Resource{Kind: kind, Namespace: name.Namespace, Name: name.Name}
+	if !slices.Contains(c.in.Refused, r) {
+		return false
+	}
+	s.refuse(field, v1alpha1.ReasonReferenceInvalid, "%s %s/%s is refused: put right first what is said about it", kind, name.Namespace, name.Name)
+	return true
 }
 
 var referenceField = map[string]string{"Topic": "topicRef", "Mailbox": "mailboxRef"}
@@ -128,7 +143,7 @@ func checkAllowed(s *subject, allowed *v1alpha1.AllowedNamespaces) {
 		return
 	}
 	if _, err := metav1.LabelSelectorAsSelector(allowed.Selector); err != nil {
-		s.refuse("spec.allowedNamespaces.selector", v1alpha1.ReasonInvalid, "the selector is not valid: %v", err)
+		s.refuse("spec.allowedNamespaces.selector", v1alpha1.ReasonInvalid, "is no valid selector: %v", err)
 	}
 }
 
@@ -137,22 +152,57 @@ func (c *compiler) secret(s *subject, field, name string) (keys []string, known 
 	if c.in.Secrets == nil {
 		return nil, false
 	}
-	keys, known = c.in.Secrets[types.NamespacedName{Namespace: s.resource.Namespace, Name: name}]
-	if !known {
-		s.refuse(field, v1alpha1.ReasonSecretNotFound, "there is no Secret %s in namespace %s: create it, or correct the reference", name, s.resource.Namespace)
+	full := types.NamespacedName{Namespace: s.resource.Namespace, Name: name}
+	keys, known = c.in.Secrets[full]
+	if known || c.declaredWithFaults(s, field, "Secret", full) {
+		return keys, known
 	}
-	return keys, known
+	hint := "create it, or correct the reference"
+	var here, elsewhere []string
+	for other := range c.in.Secrets {
+		switch {
+		case other.Namespace == full.Namespace:
+			here = append(here, other.Name)
+		case other.Name == name:
+			elsewhere = append(elsewhere, other.Namespace)
+		}
+	}
+	if near := spelling.Nearest(name, here); near != "" {
+		hint = "did you mean " + near + "?"
+	} else if len(elsewhere) > 0 {
+		hint = fmt.Sprintf("there is one in namespace %s, and a Secret is read only in the namespace of the one that names it: create it here too", slices.Min(elsewhere))
+	}
+	s.refuse(field, v1alpha1.ReasonSecretNotFound, "there is no Secret %s in namespace %s: %s", name, full.Namespace, hint)
+	return nil, false
 }
 
-// secretKeys checks that a Secret has some keys.
+// otherKey says what to do about a key that is missing. Names of keys are no secrets.
+func otherKey(missing string, keys []string, nameable bool) string {
+	add := "add " + missing + " to it"
+	if len(keys) == 0 {
+		return "it is empty: " + add
+	}
+	has := "it has " + strings.Join(slices.Sorted(slices.Values(keys)), ", ")
+	if !nameable {
+		return has + ": " + add
+	}
+	return has + ": name one of them in key, or " + add
+}
+
+// secretKeys checks that a Secret has some keys, which are always called so.
 func (c *compiler) secretKeys(s *subject, field, name string, want ...string) {
+	c.keysOf(s, field, name, false, want...)
+}
+
+// keysOf checks that a Secret has some keys; nameable: the reference can name others.
+func (c *compiler) keysOf(s *subject, field, name string, nameable bool, want ...string) {
 	keys, known := c.secret(s, field, name)
 	if !known {
 		return
 	}
 	for _, k := range want {
 		if !slices.Contains(keys, k) {
-			s.refuse(field, v1alpha1.ReasonSecretKeyNotFound, "Secret %s/%s has no key %s: add it, or name another one", s.resource.Namespace, name, k)
+			s.refuse(field, v1alpha1.ReasonSecretKeyNotFound, "Secret %s/%s has no key %s: %s", s.resource.Namespace, name, k, otherKey(k, keys, nameable))
 		}
 	}
 }
@@ -160,6 +210,6 @@ func (c *compiler) secretKeys(s *subject, field, name string, want ...string) {
 // secretKey checks a reference to one key and fills in the key that it has by default.
 func (c *compiler) secretKey(s *subject, field string, r v1alpha1.SecretKeyReference, byDefault string) plan.SecretRef {
 	out := plan.SecretRef{Name: r.Name, Key: or(r.Key, byDefault)}
-	c.secretKeys(s, field, out.Name, out.Key)
+	c.keysOf(s, field, out.Name, true, out.Key)
 	return out
 }

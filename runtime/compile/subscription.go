@@ -10,6 +10,7 @@ import (
 func (c *compiler) subscription(it *item[v1alpha1.Subscription]) {
 	s, spec := it.subject, &it.api.Spec
 	con := c.consumerOf[s]
+	c.workload(s, "spec.workload", spec.Workload)
 	if spec.ExternalName != "" {
 		if spec.DeletionPolicy == v1alpha1.DeletionDelete {
 			refuseDelete(s)

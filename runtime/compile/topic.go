@@ -29,6 +29,7 @@ func (c *compiler) topic(ch *channel) {
 	if spec.ExternalName != "" && spec.DeletionPolicy == v1alpha1.DeletionDelete {
 		refuseDelete(ch.subject)
 	}
+	c.workload(ch.subject, "spec.workload", spec.Workload)
 	auth := c.gatewayAuth(ch.subject, "spec.auth", spec.Auth)
 	gateway := &plan.Topic{
 		Object: ch.object.Ref, MaxMessageBytes: ch.maxMessageBytes,

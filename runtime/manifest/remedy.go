@@ -170,14 +170,19 @@ func orZero(digits string) string {
 	return digits
 }
 
-// present names the members of a union that are set, in the order of the message that lists them.
+// present says of a rule about what may stand together what stands there: the members of a union in the order of the rule's own list, or
+// whether one is missing or too much.
 func (o *object) present(d Diagnostic) Diagnostic {
+	n := nodeAt(o.node, d.Field)
+	if strings.Contains(d.Message, " is required with ") && strings.Contains(d.Message, " and refused with ") {
+		d.Message += "; " + map[bool]string{true: "set it", false: "remove it"}[n == nil]
+		return d
+	}
 	rest, ok := strings.CutPrefix(d.Message, "exactly one of ")
 	if !ok {
 		return d
 	}
 	listed, _, _ := strings.Cut(rest, " must be set")
-	n := nodeAt(o.node, d.Field)
 	var set []string
 	for _, name := range strings.FieldsFunc(listed, func(r rune) bool { return r == ' ' || r == ',' }) {
 		if v := child(n, name); name != "and" && v != nil && v.ShortTag() != "!!null" {
