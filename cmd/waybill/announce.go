@@ -2,10 +2,7 @@ package main
 
 import (
 	"context"
-	"fmt"
-	"io"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/waybill-dev/waybill/runtime/compile"
@@ -64,29 +61,4 @@ func reached(broker plan.Resource, outcomes []compile.Outcome, running map[plan.
 			return b.Name == broker.Namespace+"/"+broker.Name
 		})
 	})
-}
-
-// unused warns of a --broker or --service that nothing refers to: most likely its name is misspelt.
-func unused(stderr io.Writer, urls []brokerURL, mapped services, plans []*plan.Plan) {
-	brokers, used := map[string]bool{}, map[string]bool{}
-	for _, p := range plans {
-		for _, b := range p.Brokers {
-			brokers[b.Name] = true
-		}
-		for _, s := range compile.NeedsOf(p).Services {
-			for _, port := range []string{fmt.Sprint(s.Port), ""} {
-				used[serviceKey(s.Name, s.Namespace, port)] = true
-			}
-		}
-	}
-	for _, u := range urls {
-		if key := brokerKey(u.name).String(); !brokers[key] {
-			fmt.Fprintf(stderr, "--broker %s: no resource uses a Broker %s\n", u.name, key)
-		}
-	}
-	for key := range mapped {
-		if !used[key] {
-			fmt.Fprintf(stderr, "--service: no resource calls the Service %s\n", strings.TrimSuffix(key, ":"))
-		}
-	}
 }

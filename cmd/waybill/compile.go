@@ -4,14 +4,12 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"os"
 	"strings"
 
 	"github.com/spf13/cobra"
 	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/yaml"
 
-	"github.com/waybill-dev/waybill/api/v1alpha1"
 	"github.com/waybill-dev/waybill/runtime/compile"
 	"github.com/waybill-dev/waybill/runtime/plan"
 )
@@ -20,18 +18,32 @@ func newCompile() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "compile -f PATH [-f PATH]…",
 		Short: "Print the plans that workers would run, and the guarantee that each resource gets",
-		Args:  cobra.NoArgs,
+		Long: `Compile prints what becomes of each resource: the guarantee and the ordering that it gets, how they are kept and where they end, and what it
+makes on its broker. With -o json or yaml it prints the plans themselves. The same files give the same bytes.
+
+What a broker can do is taken from its status.features if the file has it, else from --features NAME=FILE, else it is what every supported
+version can. FILE is YAML or JSON with any of:
+
+  product: NATS                # NATS, Kafka, Redpanda, RabbitMQ or SQS
+  flags: [AtomicBatch]         # AtomicBatch (NATS), Transactions (Kafka), SNS (SQS)
+  maxMessageBytes: 8388608
+
+Exit codes: 0 all have a plan, 1 something is wrong, 2 the command was called wrongly.`,
+		Example: `  waybill compile -f deploy/
+  waybill compile -f deploy/ -o yaml > plans.yaml
+  waybill compile -f deploy/ --features main=probed.yaml`,
+		Args: noArguments,
 	}
 	src := sourceFlags(cmd, cmd.Flags())
 	out := outputFlag(cmd.Flags(), "text", "json", "yaml")
-	features := cmd.Flags().StringArray("features", nil, "NAME=FILE: what a probe found of the Broker NAME, as its status.features; may be repeated")
+	features := cmd.Flags().StringArray("features", nil, featuresHelp)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		l, err := read(src.paths, src.recursive)
+		l, err := src.read(cmd.InOrStdin())
 		if err != nil {
 			return err
 		}
 		in := l.input()
-		if in.Features, err = readFeatures(*features); err != nil {
+		if in.Features, err = readFeatures(*features, l.set.Brokers); err != nil {
 			return &exit{exitUsage, err}
 		}
 		result := compile.Compile(in)
@@ -49,26 +61,6 @@ func newCompile() *cobra.Command {
 	return cmd
 }
 
-func readFeatures(flags []string) (map[types.NamespacedName]v1alpha1.BrokerFeatures, error) {
-	found := map[types.NamespacedName]v1alpha1.BrokerFeatures{}
-	for _, f := range flags {
-		name, file, ok := strings.Cut(f, "=")
-		if !ok || name == "" || file == "" {
-			return nil, fmt.Errorf("--features %s: want NAME=FILE or NAMESPACE/NAME=FILE", f)
-		}
-		data, err := os.ReadFile(file)
-		if err != nil {
-			return nil, fmt.Errorf("--features %s: %w", name, err)
-		}
-		var features v1alpha1.BrokerFeatures
-		if err := yaml.UnmarshalStrict(data, &features); err != nil {
-			return nil, fmt.Errorf("--features %s: %s: %w", name, file, err)
-		}
-		found[brokerKey(name)] = features
-	}
-	return found, nil
-}
-
 // brokerKey reads NAME or NAMESPACE/NAME.
 func brokerKey(s string) types.NamespacedName {
 	if ns, name, ok := strings.Cut(s, "/"); ok {
@@ -79,7 +71,7 @@ func brokerKey(s string) types.NamespacedName {
 
 func printPlans(w io.Writer, format string, result *compile.Result) error {
 	for _, o := range result.Outcomes {
-		if o.Plan == nil {
+		if o.Plan == nil && (format != "text" || o.Effective.Guarantee == "") {
 			continue
 		}
 		switch format {
@@ -100,7 +92,11 @@ func printPlans(w io.Writer, format string, result *compile.Result) error {
 
 // printPlan tells a person what one resource becomes.
 func printPlan(w io.Writer, o *compile.Outcome) {
-	fmt.Fprintf(w, "%s  plan %s\n", o.Resource, plan.Hash(o.Canonical))
+	if o.Plan == nil {
+		fmt.Fprintf(w, "%s  no plan: this version has no driver for its broker; what it would get:\n", o.Resource)
+	} else {
+		fmt.Fprintf(w, "%s  plan %s\n", o.Resource, plan.Hash(o.Canonical))
+	}
 	e := o.Effective
 	if e.Guarantee != "" {
 		fmt.Fprintf(w, "  guarantee  %s\n", e.Guarantee)

@@ -9,6 +9,7 @@ import (
 
 	"github.com/waybill-dev/waybill/runtime/compile"
 	"github.com/waybill-dev/waybill/runtime/engine"
+	"github.com/waybill-dev/waybill/runtime/plan"
 )
 
 // An event is one line of `waybill run -o json`.
@@ -22,6 +23,23 @@ type event struct {
 	Ordering  string `json:"ordering,omitempty"`
 	// DeadLetter is the broker object that takes what cannot be delivered; a Mailbox with that externalName reads it.
 	DeadLetter string `json:"deadLetter,omitempty"`
+	// Declared is what the broker that is declared would give, where that is something else.
+	Declared *promise `json:"declared,omitempty"`
+}
+
+// A promise is what a resource can be relied on for.
+type promise struct {
+	Guarantee string `json:"guarantee"`
+	Ordering  string `json:"ordering"`
+}
+
+// declaredOtherwise is what o would be on the broker that is declared, nil where that is the same.
+func declaredOtherwise(o *compile.Outcome, declared *compile.Result) *promise {
+	there := declared.Outcome(o.Resource)
+	if there == nil || there.Effective.Guarantee == "" || there.Effective.Guarantee == o.Effective.Guarantee && there.Effective.Ordering == o.Effective.Ordering {
+		return nil
+	}
+	return &promise{there.Effective.Guarantee, there.Effective.Ordering}
 }
 
 // A drainedEvent ends the run.
@@ -35,8 +53,9 @@ type drainedEvent struct {
 
 // speaker tells the course of a run: JSON lines, or lines for a person.
 type speaker struct {
-	out  io.Writer
-	json bool
+	out   io.Writer
+	json  bool
+	begun bool // the header of the list of resources was printed
 }
 
 func (s *speaker) line(v any) {
@@ -50,29 +69,49 @@ func (s *speaker) ready(outcomes []compile.Outcome, elsewhere *compile.Result, a
 	if s.json {
 		for i := range outcomes {
 			o := &outcomes[i]
-			s.line(event{"ready", o.Resource.Kind, o.Resource.Namespace, o.Resource.Name, address(o), o.Effective.Guarantee, o.Effective.Ordering, deadLetter(o)})
+			s.line(event{"ready", o.Resource.Kind, o.Resource.Namespace, o.Resource.Name, address(o), o.Effective.Guarantee, o.Effective.Ordering, deadLetter(o), declaredOtherwise(o, elsewhere)})
 		}
 		return
 	}
+	if len(outcomes) == 0 {
+		return
+	}
 	w := tabwriter.NewWriter(s.out, 0, 0, 2, ' ', 0)
+	if !s.begun {
+		fmt.Fprintln(w, "RESOURCE\tGUARANTEE\tORDERING\tADDRESS")
+		s.begun = true
+	}
 	for i := range outcomes {
 		o := &outcomes[i]
-		fmt.Fprintf(w, "%s\t%s/%s\t%s\t%s\t%s\n", o.Resource.Kind, o.Resource.Namespace, o.Resource.Name,
-			dash(o.Effective.Guarantee), dash(o.Effective.Ordering), address(o))
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\n", o.Resource, dash(o.Effective.Guarantee), dash(o.Effective.Ordering), dash(address(o)))
 	}
 	_ = w.Flush() // what cannot be printed cannot be told
+	s.deadLetters(outcomes)
 	for i := range outcomes {
 		o := &outcomes[i]
-		if dead := deadLetter(o); dead != "" {
-			fmt.Fprintf(s.out, "%s: what cannot be delivered goes to %s\n", o.Resource, dead)
+		if there := declaredOtherwise(o, elsewhere); there != nil {
+			fmt.Fprintf(s.out, "%s: on the broker that is declared %s, ordering %s; here %s, ordering %s\n", o.Resource,
+				there.Guarantee, dash(there.Ordering), dash(o.Effective.Guarantee), dash(o.Effective.Ordering))
 		}
-		there := elsewhere.Outcome(o.Resource)
-		if there == nil || there.Effective.Guarantee == o.Effective.Guarantee && there.Effective.Ordering == o.Effective.Ordering {
+	}
+}
+
+// deadLetters names the objects that take what cannot be delivered.
+func (s *speaker) deadLetters(outcomes []compile.Outcome) {
+	w := tabwriter.NewWriter(s.out, 0, 0, 2, ' ', 0)
+	first := true
+	for i := range outcomes {
+		dead := deadLetter(&outcomes[i])
+		if dead == "" {
 			continue
 		}
-		fmt.Fprintf(s.out, "%s: in the cluster %s, ordering %s; here %s, ordering %s\n", o.Resource,
-			dash(there.Effective.Guarantee), dash(there.Effective.Ordering), dash(o.Effective.Guarantee), dash(o.Effective.Ordering))
+		if first {
+			fmt.Fprint(s.out, "\nWhat cannot be delivered is kept; a Mailbox with this externalName reads it:\n")
+			first = false
+		}
+		fmt.Fprintf(w, "  %s\t%s\n", outcomes[i].Resource, dead)
 	}
+	_ = w.Flush() // as above
 }
 
 // deadLetter is the name of the object that takes what o cannot deliver, "" where there is none.
@@ -90,18 +129,61 @@ func dash(s string) string {
 	return s
 }
 
-func (s *speaker) up(took time.Duration) {
+// up tells that all that can start has, and gives a newcomer something to try.
+func (s *speaker) up(took time.Duration, lap *laptop, outcomes []compile.Outcome, dir string) {
 	if s.json {
 		s.line(event{Event: "up"})
 		return
 	}
-	fmt.Fprintf(s.out, "up after %d ms; Ctrl-C drains and stops\n", took.Milliseconds())
+	kept := "keeps its state in " + dir
+	if dir == "" {
+		kept = "keeps nothing"
+	}
+	fmt.Fprintf(s.out, "\nUp after %d ms; %s; %s/status and /metrics tell what goes on; Ctrl-C drains and stops.\n", took.Milliseconds(), kept, lap.origin)
+	if try := firstRequest(lap, outcomes); try != "" {
+		fmt.Fprintf(s.out, "Try:  %s\n", try)
+	}
+	fmt.Fprintln(s.out)
+}
+
+// firstRequest is a command that sends something to the resource in which what is declared begins: an Endpoint, else a Topic or a Mailbox.
+func firstRequest(lap *laptop, outcomes []compile.Outcome) string {
+	for _, kind := range []string{"Endpoint", "Topic", "Mailbox"} {
+		for i := range outcomes {
+			o := &outcomes[i]
+			if o.Resource.Kind != kind || o.Plan == nil || o.Paused {
+				continue
+			}
+			address, token := lap.address(o), ""
+			if kind == "Mailbox" {
+				address += "/messages"
+			}
+			if asksForToken(o.Plan) {
+				token = " -H 'Authorization: Bearer TOKEN'"
+			}
+			return "curl " + address + token + ` -H 'Content-Type: application/json' -d '{"hello": "world"}'`
+		}
+	}
+	return ""
+}
+
+// asksForToken reports whether publishing to what p serves needs a bearer token.
+func asksForToken(p *plan.Plan) bool {
+	switch {
+	case p.Topic != nil:
+		return p.Topic.Publish != nil
+	case p.Mailbox != nil:
+		return p.Mailbox.Publish != nil
+	case p.Endpoint != nil:
+		return p.Endpoint.Auth != nil
+	}
+	return false
 }
 
 // draining tells a person what the silence after Ctrl-C is.
 func (s *speaker) draining(limit time.Duration) {
 	if !s.json {
-		fmt.Fprintf(s.out, "draining for up to %s; Ctrl-C again ends at once\n", limit)
+		fmt.Fprintf(s.out, "Draining for up to %s; Ctrl-C again ends at once.\n", limit)
 	}
 }
 
@@ -117,12 +199,12 @@ func (s *speaker) drained(parts []engine.Drained, complete bool) {
 		s.line(e)
 		return
 	}
-	fmt.Fprintf(s.out, "drained: %d in flight finished, %d handed back for the next run", e.Finished, e.Released)
+	fmt.Fprintf(s.out, "Drained: %d in flight finished, %d handed back for the next run", e.Finished, e.Released)
 	if e.Lost > 0 {
 		fmt.Fprintf(s.out, ", %d lost that had no promise to be kept (accepted, or at most once)", e.Lost)
 	}
-	if !complete {
-		fmt.Fprint(s.out, "; the time was over before everything had ended")
-	}
 	fmt.Fprintln(s.out)
+	if !complete {
+		fmt.Fprintln(s.out, "The time was over before everything had ended: what was cut off comes again with the next run. --drain gives it longer.")
+	}
 }

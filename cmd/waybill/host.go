@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"slices"
 	"strings"
 
@@ -181,8 +182,13 @@ func override(in compile.Input, urls []brokerURL, secrets *secret.Memory) (decla
 		}
 		if u.username != "" || u.password != "" {
 			name := "waybill-broker-" + b.Name
-			secrets.Put(b.Namespace, name, map[string][]byte{"username": []byte(u.username), "password": []byte(u.password)})
-			declared.Secrets = withSecret(declared.Secrets, b.Namespace, name)
+			login := map[string][]byte{"username": []byte(u.username), "password": []byte(u.password)}
+			if u.protocol == "NATS" && u.password == "" {
+				// A name without a password is a token, as NATS's own tools have it.
+				login = map[string][]byte{"token": []byte(u.username)}
+			}
+			secrets.Put(b.Namespace, name, login)
+			declared.Secrets = withSecret(declared.Secrets, b.Namespace, name, slices.Sorted(maps.Keys(login)))
 			here.Secrets = declared.Secrets
 			b.Spec.SecretRef = &v1alpha1.SecretReference{Name: name}
 		}
@@ -193,6 +199,28 @@ func override(in compile.Input, urls []brokerURL, secrets *secret.Memory) (decla
 		}
 	}
 	return declared, here, nil
+}
+
+// alone takes replicas out: they are a matter of placement, and here is one place.
+func alone(in compile.Input) compile.Input {
+	in.Topics, in.Mailboxes = each(in.Topics, func(t *v1alpha1.Topic) { t.Spec.Replicas = nil }), each(in.Mailboxes, func(m *v1alpha1.Mailbox) { m.Spec.Replicas = nil })
+	in.Subscriptions = each(in.Subscriptions, func(s *v1alpha1.Subscription) { s.Spec.Replicas = nil })
+	in.Endpoints = each(in.Endpoints, func(e *v1alpha1.Endpoint) { e.Spec.Replicas = nil })
+	in.Pipelines = each(in.Pipelines, func(p *v1alpha1.Pipeline) { p.Spec.Replicas = nil })
+	return in
+}
+
+// each returns changed copies.
+func each[T any, P interface {
+	*T
+	DeepCopy() P
+}](list []P, change func(P)) []P {
+	out := make([]P, len(list))
+	for i, o := range list {
+		out[i] = o.DeepCopy()
+		change(out[i])
+	}
+	return out
 }
 
 // connect makes spec one of u's protocol and address.
@@ -212,7 +240,7 @@ func (u *brokerURL) connect(spec *v1alpha1.BrokerSpec) error {
 			spec.NATS.Servers = append(spec.NATS.Servers, v1alpha1.BrokerAddress(a))
 		}
 	default:
-		return fmt.Errorf("broker %s: there is no driver for %s in this build; use a nats:// address, or embedded", u.name, u.protocol)
+		return fmt.Errorf("--broker %s: this version of waybill has no driver for %s yet: use embedded: or a nats:// address", u.name, u.protocol)
 	}
 	return nil
 }

@@ -1,8 +1,11 @@
 package main
 
 import (
+	"fmt"
+	"io"
 	"maps"
 	"slices"
+	"strings"
 
 	"k8s.io/apimachinery/pkg/types"
 
@@ -18,10 +21,14 @@ type load struct {
 	faults []manifest.Diagnostic
 }
 
-func read(paths []string, recursive bool) (*load, error) {
-	set, faults, err := manifest.Read(paths, manifest.Options{Recursive: recursive})
+// read reads what -f names. Where nothing at all is to be found the path is most likely a wrong one, or the file was never written.
+func (s *sources) read(stdin io.Reader) (*load, error) {
+	set, faults, err := manifest.Read(s.paths, manifest.Options{Recursive: s.recursive, Stdin: stdin})
 	if err != nil {
 		return nil, &exit{exitUsage, err}
+	}
+	if set.Objects == 0 && len(faults) == 0 {
+		return nil, &exit{exitInvalid, fmt.Errorf("%s: no object in it: an object begins with apiVersion and kind", strings.Join(set.Files, ", "))}
 	}
 	return &load{set, faults}, nil
 }
@@ -72,12 +79,12 @@ func (l *load) place(d compile.Diagnostic) manifest.Diagnostic {
 		Field: d.Field, Reason: string(d.Reason), Message: d.Message}
 }
 
-// declared reports whether d is a fault of the declaration, and not of this build's lack of a driver: that is replaced by what --broker says.
+// declared reports whether d is a fault of the declaration, and not of this build's lack of a driver, whose place --broker can take.
 func declared(d compile.Diagnostic) bool { return d.Reason != compile.ReasonBrokerNotBuilt }
 
-// withSecret adds a Secret with a user name and a password to what the compiler is told.
-func withSecret(secrets map[types.NamespacedName][]string, namespace, name string) map[types.NamespacedName][]string {
+// withSecret adds the keys of a Secret to what the compiler is told.
+func withSecret(secrets map[types.NamespacedName][]string, namespace, name string, keys []string) map[types.NamespacedName][]string {
 	out := maps.Clone(secrets)
-	out[types.NamespacedName{Namespace: namespace, Name: name}] = []string{"password", "username"}
+	out[types.NamespacedName{Namespace: namespace, Name: name}] = keys
 	return out
 }

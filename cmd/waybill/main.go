@@ -13,7 +13,7 @@ import (
 	"github.com/spf13/cobra"
 )
 
-// Exit codes, as docs/cli.md promises them.
+// Exit codes, as docs/contract.md promises them.
 const (
 	exitDone    = 0
 	exitInvalid = 1 // invalid input, a taken port, a locked data folder
@@ -45,18 +45,25 @@ func main() {
 // Main is the whole command: it returns the exit code. ctx ends with the first signal and starts the drain.
 func Main(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	root := &cobra.Command{
-		Use:           "waybill",
-		Short:         "Declared message delivery: run, validate and compile Waybill resources",
+		Use:   "waybill",
+		Short: "Declared message delivery: run, validate and compile Waybill resources",
+		Long: `Waybill delivers messages as you declare it: Request/Response, Request/ACK, Request/Forget, PubSub, Mailbox and Polling.
+This command takes the same YAML as a cluster and needs none.`,
+		Example: `  waybill run -f config/samples/quickstart       # run it, on port 8080; Ctrl-C drains and stops
+  waybill validate -f deploy/ -R                 # what would a cluster refuse?
+  waybill compile -f orders.yaml -f broker.yaml  # which guarantee does each resource get, and how?`,
+		Version:       version(),
 		SilenceUsage:  true,
 		SilenceErrors: true,
+		Args:          aCommand,
+		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	root.SetOut(stdout)
 	root.SetErr(stderr)
 	root.SetArgs(args)
-	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
-		return &exit{exitUsage, fmt.Errorf("%w\nRun '%s --help' for usage", err, cmd.CommandPath())}
-	})
-	root.AddCommand(newRun(), newValidate(), newCompile())
+	root.SetVersionTemplate("waybill {{.Version}}\n")
+	root.SetFlagErrorFunc(wrongFlag)
+	root.AddCommand(newRun(), newValidate(), newCompile(), newVersion())
 
 	err := root.ExecuteContext(ctx)
 	if err == nil {
@@ -64,10 +71,22 @@ func Main(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	}
 	var e *exit
 	if !errors.As(err, &e) {
-		e = &exit{exitUsage, err} // cobra's own: unknown command, missing flag
+		e = &exit{exitUsage, err}
 	}
 	if e.err != nil {
 		fmt.Fprintf(stderr, "waybill: %v\n", e.err)
 	}
 	return e.code
+}
+
+func newVersion() *cobra.Command {
+	return &cobra.Command{
+		Use:   "version",
+		Short: "Print which waybill this is",
+		Args:  noArguments,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			_, err := fmt.Fprintf(cmd.OutOrStdout(), "waybill %s\n", version())
+			return err
+		},
+	}
 }

@@ -29,7 +29,7 @@ func (o *output) Type() string   { return "format" }
 
 func (o *output) Set(v string) error {
 	if !slices.Contains(o.allowed, v) {
-		return fmt.Errorf("want one of %s", strings.Join(o.allowed, ", "))
+		return fmt.Errorf("want %s", strings.Join(o.allowed, " or "))
 	}
 	o.value = v
 	return nil
@@ -53,7 +53,7 @@ func report(o *output, stdout, stderr io.Writer, ds []manifest.Diagnostic) {
 // reportSkipped names the kinds of others that were passed over, each once.
 func reportSkipped(stderr io.Writer, set *manifest.Set) {
 	for _, s := range set.Skipped {
-		fmt.Fprintf(stderr, "skipped %d × %s %s, first at %s:%d: not a kind of Waybill's\n", s.Count, s.APIVersion, s.Kind, s.File, s.Line)
+		fmt.Fprintf(stderr, "%s:%d: skipped %s %s, which is no kind of Waybill's%s\n", s.File, s.Line, s.APIVersion, s.Kind, more(s.Count-1))
 	}
 }
 
@@ -63,4 +63,12 @@ func count(n int, one string) string {
 		return "1 " + one
 	}
 	return fmt.Sprintf("%d %ss", n, one)
+}
+
+// more says how many others there are.
+func more(n int) string {
+	if n == 0 {
+		return ""
+	}
+	return fmt.Sprintf(" (and %d more)", n)
 }

@@ -8,7 +8,10 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"slices"
 	"strconv"
+	"strings"
+	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -30,6 +33,7 @@ type runFlags struct {
 	ephemeral bool
 	brokers   []string
 	services  []string
+	steps     []string
 	drain     time.Duration
 }
 
@@ -37,7 +41,18 @@ func newRun() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "run -f PATH [-f PATH]…",
 		Short: "Run resources on this machine, on an embedded broker or one of your own",
-		Args:  cobra.NoArgs,
+		Long: `Run checks resources as the cluster would and runs them in this process: it serves their HTTP on --port, delivers, polls, and prints each
+resource with its address and what it can be relied on for. Messages and positions are kept in --data, so that the next run goes on where
+this one stopped. Ctrl-C or SIGTERM drains: what is in flight finishes within --drain, the rest is handed back; a second one ends at once.
+
+Exit codes: 0 done, 1 invalid input, a taken port or a folder in use, 2 the command was called wrongly, 3 some resources did not run, or
+the drain took too long.`,
+		Example: `  waybill run -f config/samples/quickstart
+  waybill run -f deploy/ --broker main=embedded:                      # in the place of the Kafka that the files declare
+  waybill run -f deploy/ --broker main=nats://me:secret@127.0.0.1:4222
+  waybill run -f deploy/ --service billing.shop:80=http://127.0.0.1:9000 --step score=http://127.0.0.1:8000
+  waybill run -f orders.yaml --ephemeral --port 0 -o json             # for a test: waits for {"event":"up"}`,
+		Args: noArguments,
 	}
 	flags := cmd.Flags()
 	f := &runFlags{sources: sourceFlags(cmd, flags), output: outputFlag(flags, "text", "json")}
@@ -47,41 +62,49 @@ func newRun() *cobra.Command {
 	flags.BoolVar(&f.ephemeral, "ephemeral", false, "keep nothing: a temporary folder that is removed at the end")
 	flags.StringArrayVar(&f.brokers, "broker", nil, "NAME=URL: run the Broker NAME at this address instead (embedded:, nats://…); may be repeated")
 	flags.StringArrayVar(&f.services, "service", nil, "NAME[.NAMESPACE][:PORT]=URL: where a Service is on this machine; may be repeated")
+	flags.StringArrayVar(&f.steps, "step", nil, "NAME=URL: where the program of the container step NAME is on this machine; may be repeated")
 	flags.DurationVar(&f.drain, "drain", 20*time.Second, "how long to let what is in flight finish at the end")
-	cmd.MarkFlagsMutuallyExclusive("data", "ephemeral")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		return run(cmd.Context(), f, cmd.OutOrStdout(), cmd.ErrOrStderr())
+		if f.ephemeral && flags.Changed("data") {
+			return usage(cmd, "--data and --ephemeral exclude each other: the one keeps a folder, the other keeps nothing")
+		}
+		return run(cmd.Context(), f, cmd.InOrStdin(), cmd.OutOrStdout(), cmd.ErrOrStderr())
 	}
 	return cmd
 }
 
 // run is one run from the files to the end of the drain. ctx ends with the first signal.
-func run(ctx context.Context, f *runFlags, stdout, stderr io.Writer) (err error) {
+func run(ctx context.Context, f *runFlags, stdin io.Reader, stdout, stderr io.Writer) (err error) {
 	began := time.Now()
-	urls, mapped, err := f.parse()
+	given, err := f.parse()
 	if err != nil {
 		return &exit{exitUsage, err}
 	}
-	l, err := read(f.paths, f.recursive)
+	l, err := f.read(stdin)
 	if err != nil {
 		return err
 	}
 	secrets := secretsOf(l)
-	asDeclared, here, err := override(l.input(), urls, secrets)
+	asDeclared, here, err := override(l.input(), given.brokers, secrets)
 	if err != nil {
 		return &exit{exitUsage, err}
 	}
+	asDeclared, here = given.steps.replace(asDeclared), alone(given.steps.replace(here))
 	wanted := compile.Compile(asDeclared)
-	faults := l.diagnostics(wanted.Diagnostics, declared)
+	faults := l.diagnostics(wanted.Diagnostics, func(d compile.Diagnostic) bool { return declared(d) && !isContainer(d) })
 	report(f.output, stdout, stderr, faults)
 	reportSkipped(stderr, l.set)
 	if len(faults) > 0 {
 		return &exit{exitInvalid, fmt.Errorf("%s found; nothing was started", count(len(faults), "fault"))}
 	}
+	if len(wanted.Outcomes) == 0 {
+		return &exit{exitInvalid, fmt.Errorf("%s: nothing there is Waybill's, so there is nothing to run", strings.Join(l.set.Files, ", "))}
+	}
 
 	actual := compile.Compile(here)
-	unused(stderr, urls, mapped, actual.Plans())
-	refused := l.diagnostics(actual.Diagnostics, func(compile.Diagnostic) bool { return true })
+	given.warnOfUnused(stderr, l)
+	// What is left was not said about the declared broker: it is the one that runs here that cannot.
+	refused := l.diagnostics(onlyHere(here, actual.Diagnostics), func(compile.Diagnostic) bool { return true })
 	report(f.output, stdout, stderr, refused)
 
 	st, err := openState(f.stateDir())
@@ -95,16 +118,16 @@ func run(ctx context.Context, f *runFlags, stdout, stderr io.Writer) (err error)
 	}
 	defer listener.Close()
 
-	say := &speaker{stdout, f.value == "json"}
+	say := &speaker{out: stdout, json: f.value == "json"}
 	show := newDisplay(stdout, stderr, say.json)
 	log := slog.New(slog.NewTextHandler(show, &slog.HandlerOptions{Level: slog.LevelWarn}))
-	lap := &laptop{state: st, secrets: secrets, services: mapped, origin: "http://" + listener.Addr().String()}
+	lap := &laptop{state: st, secrets: secrets, services: given.services, origin: origin(listener)}
 	outcomes, missing := lap.runnable(l, &actual)
 	report(f.output, stdout, stderr, missing)
 	mirror(outcomes, secrets)
 	plans := plansOf(outcomes)
 	if len(plans) == 0 {
-		return &exit{exitInvalid, errors.New("there is nothing that could be started")}
+		return nothingRuns(refused, missing)
 	}
 	if needsEmbedded(plans) {
 		if err = lap.startEmbedded(ctx, log); err != nil {
@@ -129,7 +152,7 @@ func run(ctx context.Context, f *runFlags, stdout, stderr io.Writer) (err error)
 	eng.Start(ctx, plans)
 	all := say.announce(ctx, eng, outcomes, &wanted, lap.address, func() { show.pending(eng) })
 	if ctx.Err() == nil {
-		say.up(time.Since(began))
+		say.up(time.Since(began), lap, outcomes, f.stateDir())
 	}
 	partly := len(refused)+len(missing) > 0 || !all
 	show.watch(ctx, eng)
@@ -137,15 +160,17 @@ func run(ctx context.Context, f *runFlags, stdout, stderr io.Writer) (err error)
 
 	drainCtx, cancel := context.WithTimeout(context.Background(), f.drain)
 	defer cancel()
+	complete := true
 	drained := eng.Drain(drainCtx, func(ctx context.Context) {
 		if server.Shutdown(ctx) != nil {
+			complete = false // somebody still waited for an answer
 			server.Close()
 		}
 		if err := <-served; !errors.Is(err, http.ErrServerClosed) {
 			log.Error("serving HTTP ended", "error", err)
 		}
 	})
-	complete := drainCtx.Err() == nil
+	complete = complete && !slices.ContainsFunc(drained, func(d engine.Drained) bool { return d.Cut })
 	say.drained(drained, complete)
 	if partly || !complete {
 		return &exit{exitPartly, nil}
@@ -153,23 +178,45 @@ func run(ctx context.Context, f *runFlags, stdout, stderr io.Writer) (err error)
 	return nil
 }
 
-func (f *runFlags) parse() ([]brokerURL, services, error) {
-	var urls []brokerURL
+// nothingRuns ends a run of which no part could be started.
+func nothingRuns(refused, missing []manifest.Diagnostic) error {
+	if len(refused)+len(missing) > 0 {
+		return &exit{exitPartly, errors.New("no resource is left that could run")}
+	}
+	return &exit{exitInvalid, errors.New("there is nothing to run: no Topic, Mailbox or other resource uses the Brokers")}
+}
+
+// overrides are what stands on this machine in the place of the cluster's.
+type overrides struct {
+	brokers  []brokerURL
+	services services
+	steps    steps
+}
+
+func (f *runFlags) parse() (given overrides, err error) {
 	for _, b := range f.brokers {
 		u, err := parseBroker(b)
 		if err != nil {
-			return nil, nil, err
+			return given, err
 		}
-		urls = append(urls, u)
+		if slices.ContainsFunc(given.brokers, func(o brokerURL) bool { return brokerKey(o.name) == brokerKey(u.name) }) {
+			return given, fmt.Errorf("--broker %s is given twice: keep one", u.name)
+		}
+		given.brokers = append(given.brokers, u)
 	}
-	if f.port < 0 || f.port > 65535 {
-		return nil, nil, fmt.Errorf("--port %d: want 0 to 65535", f.port)
+	switch {
+	case f.port < 0 || f.port > 65535:
+		return given, fmt.Errorf("--port %d: want 0 to 65535", f.port)
+	case f.drain < 0:
+		return given, fmt.Errorf("--drain %s: want a duration of 0s or more", f.drain)
+	case f.data == "" && !f.ephemeral:
+		return given, errors.New("--data: name a folder, or say --ephemeral to keep nothing")
 	}
-	if f.drain < 0 {
-		return nil, nil, fmt.Errorf("--drain %s: want a duration of 0s or more", f.drain)
+	if given.services, err = parseServices(f.services); err != nil {
+		return given, err
 	}
-	mapped, err := parseServices(f.services)
-	return urls, mapped, err
+	given.steps, err = parseSteps(f.steps)
+	return given, err
 }
 
 func (f *runFlags) stateDir() string {
@@ -183,17 +230,38 @@ func (f *runFlags) stateDir() string {
 func (f *runFlags) bind(plans []*plan.Plan) (net.Listener, error) {
 	address := net.JoinHostPort(f.listen, strconv.Itoa(f.port))
 	if ip := net.ParseIP(f.listen); f.listen != "localhost" && (ip == nil || !ip.IsLoopback()) {
+		var open []string
 		for _, p := range plans {
 			if !guarded(p) {
-				return nil, fmt.Errorf("--listen %s: %s has no auth, so everybody who reaches this machine could use it: add spec.auth, or listen on 127.0.0.1", f.listen, p.Resource)
+				open = append(open, p.Resource.String())
 			}
+		}
+		if len(open) > 0 {
+			return nil, fmt.Errorf("--listen %s: everybody who reaches this machine could use %s%s: add spec.auth, or listen on 127.0.0.1", f.listen, open[0], more(len(open)-1))
 		}
 	}
 	l, err := net.Listen("tcp", address)
-	if err != nil {
-		return nil, fmt.Errorf("cannot listen on %s: %w; choose another port with --port", address, err)
+	var dns *net.DNSError
+	switch {
+	case err == nil:
+		return l, nil
+	case errors.Is(err, syscall.EADDRINUSE):
+		return nil, fmt.Errorf("cannot listen on %s: another process does; choose another port with --port (0: any that is free), or stop that process", address)
+	case errors.Is(err, syscall.EACCES):
+		return nil, fmt.Errorf("cannot listen on %s: ports below 1024 need rights that this process does not have; choose another with --port", address)
+	case errors.Is(err, syscall.EADDRNOTAVAIL), errors.As(err, &dns):
+		return nil, fmt.Errorf("cannot listen on %s: --listen %s is no address of this machine", address, f.listen)
 	}
-	return l, nil
+	return nil, fmt.Errorf("cannot listen on %s: %w", address, err)
+}
+
+// origin is how clients on this machine reach what listens: one that listens on all addresses listens on loopback too.
+func origin(l net.Listener) string {
+	address, ok := l.Addr().(*net.TCPAddr)
+	if ok && address.IP.IsUnspecified() {
+		return "http://127.0.0.1:" + strconv.Itoa(address.Port)
+	}
+	return "http://" + l.Addr().String()
 }
 
 // guarded reports whether all that p serves over HTTP asks who is there.

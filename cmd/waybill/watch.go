@@ -88,9 +88,12 @@ func (d *display) draw(all []engine.Status) {
 	w := tabwriter.NewWriter(&b, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(w, "RESOURCE\tSTATE\tIN\tOUT\tDROPPED\tIN FLIGHT\tHELD\tRETRIED\tDEAD\t")
 	for _, s := range all {
-		c := s.Counts
-		fmt.Fprintf(w, "%s/%s/%s\t%s\t%d\t%d\t%d\t%d\t%d\t%d\t%d\t%s\n", s.Kind, s.Namespace, s.Name, s.State,
-			c.In, c.Out, c.Dropped, c.InFlight, c.Held, c.Retried, c.DeadLettered, remark(s))
+		c, out := s.Counts, fmt.Sprint(s.Counts.Out)
+		if s.Kind == "Topic" {
+			out = "–" // its Subscriptions and Pipelines count what they take
+		}
+		fmt.Fprintf(w, "%s/%s/%s\t%s\t%d\t%s\t%d\t%d\t%d\t%d\t%d\t%s\n", s.Kind, s.Namespace, s.Name, s.State,
+			c.In, out, c.Dropped, c.InFlight, c.Held, c.Retried, c.DeadLettered, remark(s))
 	}
 	_ = w.Flush() // into memory
 	lines := strings.Split(strings.TrimRight(b.String(), "\n"), "\n")

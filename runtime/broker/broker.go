@@ -63,6 +63,17 @@ func Connect(cfg Config) *Broker {
 	return b
 }
 
+// Stored counts the messages that were stored on an object through this Broker.
+func (b *Broker) Stored(ref driver.Ref) uint64 {
+	b.mu.Lock()
+	p := b.publishers[ref]
+	b.mu.Unlock()
+	if p == nil {
+		return 0
+	}
+	return p.stored.Load()
+}
+
 // Publisher writes to one object. It is cheap: the driver's publisher is opened by the first Publish, again after a lost session, and
 // shared by all callers that name the same object.
 func (b *Broker) Publisher(ref driver.Ref) *Publisher {

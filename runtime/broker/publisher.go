@@ -23,6 +23,7 @@ type Publisher struct {
 	ref     driver.Ref
 	opened  atomic.Pointer[openPublisher]
 	opening chan struct{} // one at a time
+	stored  atomic.Uint64 // messages
 }
 
 type openPublisher struct {
@@ -40,6 +41,18 @@ func (p *Publisher) Publish(ctx context.Context, ms []message.Message) []error {
 	if len(ms) == 0 {
 		return nil
 	}
+	errs := p.publish(ctx, ms)
+	stored := len(ms)
+	for _, err := range errs {
+		if err != nil {
+			stored--
+		}
+	}
+	p.stored.Add(uint64(stored))
+	return errs
+}
+
+func (p *Publisher) publish(ctx context.Context, ms []message.Message) []error {
 	r := round{ms: ms}
 	wait := backoff{first: firstRetry, last: lastRetry}
 	for {

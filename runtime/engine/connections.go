@@ -23,11 +23,16 @@ type connections struct {
 	log     *slog.Logger
 
 	mu   sync.Mutex
-	open map[string]*broker.Broker
+	open map[string]connection
+}
+
+type connection struct {
+	*broker.Broker
+	name string // as plans call it
 }
 
 func newConnections(host Host) *connections {
-	return &connections{drivers: host.Drivers, secrets: host.Secrets, log: host.Log, open: map[string]*broker.Broker{}}
+	return &connections{drivers: host.Drivers, secrets: host.Secrets, log: host.Log, open: map[string]connection{}}
 }
 
 // get returns the connection that a plan of namespace calls spec, dialling it in the background when it is new.
@@ -47,7 +52,7 @@ func (c *connections) get(namespace string, spec plan.Broker) (*broker.Broker, e
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if b, ok := c.open[string(id)]; ok {
-		return b, nil
+		return b.Broker, nil
 	}
 	b := broker.Connect(broker.Config{
 		Name:    spec.Name,
@@ -55,8 +60,20 @@ func (c *connections) get(namespace string, spec plan.Broker) (*broker.Broker, e
 		Resolve: func(context.Context) (driver.Config, error) { return Resolve(c.secrets, namespace, spec) },
 		Log:     c.log,
 	})
-	c.open[string(id)] = b
+	c.open[string(id)] = connection{b, spec.Name}
 	return b, nil
+}
+
+// stored counts the messages that all parts of this engine together have stored on an object.
+func (c *connections) stored(r plan.Ref) (total uint64) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, b := range c.open {
+		if b.name == r.Broker {
+			total += b.Stored(ref(r))
+		}
+	}
+	return total
 }
 
 // Resolve reads the secrets that spec names, which are of namespace. It is asked at each dial, so that a rotated secret is used by the next

@@ -99,6 +99,7 @@ func (e *Engine) Status() []Status {
 	for i, u := range e.units {
 		out[i] = u.status()
 	}
+	passedOn(e.units, out)
 	return out
 }
 

@@ -41,8 +41,11 @@ type Status struct {
 
 // Counts are messages since the start, but for InFlight and Held, which are now.
 type Counts struct {
-	In           uint64 `json:"in"`  // taken: stored by a gateway, received by a flow, found by a poller
-	Out          uint64 `json:"out"` // done: handed to a consumer, confirmed by a sink, published by a poller
+	// In was taken: stored on a Topic or Mailbox by whomever in this process, asked of an Endpoint, received by a flow, found by a poller.
+	In uint64 `json:"in"`
+	// Out was passed on: settled by a Mailbox's recipient, stored where an Endpoint points to, confirmed by a sink, published by a poller. A
+	// Topic passes nothing on by itself: its Subscriptions and Pipelines count what they take.
+	Out          uint64 `json:"out"`
 	Dropped      uint64 `json:"dropped"`
 	Retried      uint64 `json:"retried"`
 	DeadLettered uint64 `json:"deadLettered"`
@@ -60,8 +63,16 @@ func (u *unit) status() Status {
 		s.Path = u.engine.host.Base(u.plan.Resource) + below
 		g := p.gateway.Stats()
 		s.Gateway = &g
-		s.Counts.In += uint64(g.Stored)
-		s.Counts.Out += uint64(g.Acked + g.Replied)
+		switch {
+		case u.plan.Topic != nil:
+			s.Counts.In = u.engine.conns.stored(u.plan.Topic.Object)
+		case u.plan.Mailbox != nil:
+			s.Counts.In = u.engine.conns.stored(u.plan.Mailbox.Object)
+			s.Counts.Out = uint64(g.Acked + g.Replied)
+		case u.plan.Endpoint != nil:
+			s.Counts.In = uint64(g.Stored + g.Buffered + g.Lost)
+			s.Counts.Out = uint64(g.Stored)
+		}
 		s.Counts.DeadLettered += uint64(g.DeadLettered)
 	}
 	if p.flow != nil {
@@ -90,6 +101,25 @@ func (u *unit) status() Status {
 		s.Counts.Out += uint64(q.Published)
 	}
 	return s
+}
+
+// passedOn counts for a Mailbox what a Pipeline has taken from it.
+func passedOn(units []*unit, all []Status) {
+	mailboxes := map[plan.Ref]int{}
+	for i, u := range units {
+		if u.plan.Mailbox != nil && u.plan.Flow == nil {
+			mailboxes[u.plan.Mailbox.Object] = i
+		}
+	}
+	for i, u := range units {
+		if u.plan.Flow == nil {
+			continue
+		}
+		if m, ok := mailboxes[u.plan.Flow.Source.Object]; ok {
+			c := all[i].Counts
+			all[m].Counts.Out += c.Out + c.Dropped + c.DeadLettered
+		}
+	}
 }
 
 func resourceStatus(r plan.Resource, state State, message string) Status {

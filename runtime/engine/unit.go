@@ -37,6 +37,7 @@ type unit struct {
 	message string
 	parts   parts
 	started bool // the flow runs, and so can be drained
+	cut     bool // the gateway was told to end before all that it had accepted was stored
 }
 
 // parts are what a plan becomes: a Mailbox with a handler has a gateway and a flow, the others one of the three.
@@ -195,6 +196,9 @@ func (u *unit) quiesce(ctx context.Context) {
 	}
 	if err := g.Drain(ctx); err != nil {
 		u.log.Warn("gateway drained in part", "error", err)
+		u.mu.Lock()
+		u.cut = true
+		u.mu.Unlock()
 	}
 }
 
@@ -204,6 +208,8 @@ type Drained struct {
 	flow.Drained
 	// AcceptedLost are messages that a gateway accepted, never promised to be stored, and could not store.
 	AcceptedLost int64
+	// Cut: the time was over before all had ended; what had promised nothing was lost, all else comes again.
+	Cut bool
 }
 
 func (u *unit) drain(ctx context.Context) Drained {
@@ -221,6 +227,7 @@ func (u *unit) drain(ctx context.Context) Drained {
 	}
 	u.mu.Lock()
 	u.state = Stopped
+	d.Cut = u.cut || d.Cancelled > 0 || d.Drained.Lost > 0
 	u.mu.Unlock()
 	return d
 }

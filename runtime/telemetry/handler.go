@@ -20,6 +20,14 @@ func Handler(e *engine.Engine, next http.Handler) http.Handler {
 
 	metrics := promhttp.HandlerFor(registry, promhttp.HandlerOpts{})
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		switch path := r.URL.Path; path {
+		case "/healthz", "/readyz", "/metrics", "/status":
+			if r.Method != http.MethodGet && r.Method != http.MethodHead {
+				w.Header().Set("Allow", "GET, HEAD")
+				plain(w, http.StatusMethodNotAllowed, path+" serves GET and HEAD")
+				return
+			}
+		}
 		switch r.URL.Path {
 		case "/healthz":
 			plain(w, http.StatusOK, "ok")

@@ -22,11 +22,18 @@ func metric(name, help string, labels ...string) *prometheus.Desc {
 var (
 	up           = metric("resource_running", "1 while the resource runs as declared, 0 otherwise.")
 	stored       = metric("gateway_stored_total", "Events that the gateway was given and the broker has confirmed.")
+	accepted     = metric("gateway_accepted_total", "Events answered Accepted: not yet stored then.")
 	lost         = metric("gateway_lost_total", "Events answered Accepted that were never stored.")
 	buffered     = metric("gateway_buffered_bytes", "Bytes of requests held in memory.")
 	refused      = metric("gateway_refused_total", "Requests refused, by HTTP status.", "status")
+	replies      = metric("gateway_replies_total", "Requests answered with a reply or a receipt.")
+	failed       = metric("gateway_failed_total", "Requests whose message was dead-lettered.")
 	timedOut     = metric("gateway_timed_out_total", "Requests that were not answered in time.")
+	unwanted     = metric("gateway_expired_total", "Requests dropped before they were handed out, because nobody waited for them any more.")
 	leased       = metric("gateway_leased_total", "Messages handed out under a lease.")
+	settled      = metric("gateway_settled_total", "Leases settled by their holder, by how.", "how")
+	ended        = metric("gateway_leases_ended_total", "Calls for a lease that had ended.")
+	gatewayDead  = metric("gateway_dead_lettered_total", "Messages that the dead letter took, by a rejection or after their attempts.")
 	received     = metric("flow_received_total", "Messages received from the source.")
 	done         = metric("flow_done_total", "Messages that the sink has confirmed.")
 	dropped      = metric("flow_dropped_total", "Messages dropped on purpose, by reason.", "reason")
@@ -59,8 +66,19 @@ func (c *collector) Collect(out chan<- prometheus.Metric) {
 		if g := s.Gateway; g != nil {
 			count(stored, uint64(g.Stored))
 			count(lost, uint64(g.Lost))
+			count(accepted, uint64(g.Accepted))
+			count(replies, uint64(g.Replies))
+			count(failed, uint64(g.Failed))
 			count(timedOut, uint64(g.TimedOut))
-			count(leased, uint64(g.Leased))
+			if s.Kind == "Mailbox" {
+				count(unwanted, uint64(g.Expired))
+				count(leased, uint64(g.Leased))
+				for how, n := range map[string]int64{"ack": g.Acked, "nack": g.Nacked, "reject": g.Rejected, "reply": g.Replied} {
+					count(settled, uint64(n), how)
+				}
+				count(ended, uint64(g.LeasesEnded))
+				count(gatewayDead, uint64(g.DeadLettered))
+			}
 			gauge(buffered, float64(g.Bytes))
 			for status, n := range g.Refused {
 				count(refused, uint64(n), strconv.Itoa(status))
