@@ -2,7 +2,9 @@ package manifest
 
 import (
 	"fmt"
+	"maps"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -36,6 +38,9 @@ func schemaFault(o *object, rules *rules, err *field.Error) Diagnostic {
 		return d
 	case err.Type == field.ErrorTypeRequired:
 		d.Message = "is required"
+		if n := nodeAt(o.node, path); n != nil && n.ShortTag() == "!!null" {
+			d.Message = "is required, and nothing is written here"
+		}
 		if path == "metadata" {
 			d.Message = "is required: every object has a name, as in metadata: {name: orders}"
 		}
@@ -172,12 +177,17 @@ var typeWords = map[string]string{
 	"int": "a whole number", "date-time": "a time, such as 2026-01-31T12:00:00Z",
 }
 
-// example shows how a mapping is written that needs one thing.
+// example shows how a mapping is written that needs one thing, or what can be in it.
 func example(s *schema.Structural) string {
-	if s == nil || s.Type != "object" || s.ValueValidation == nil || len(s.ValueValidation.Required) != 1 {
+	switch {
+	case s == nil || s.Type != "object":
 		return ""
+	case s.ValueValidation != nil && len(s.ValueValidation.Required) == 1:
+		return fmt.Sprintf(" such as {%s: …}", s.ValueValidation.Required[0])
+	case len(s.Properties) > 0 && len(s.Properties) < 8:
+		return " with " + either(slices.Sorted(maps.Keys(s.Properties))) + " in it"
 	}
-	return fmt.Sprintf(" such as {%s: …}", s.ValueValidation.Required[0])
+	return ""
 }
 
 // wrongType says what a value should be, and what it is. Of an enum, one says which values there are.
@@ -228,6 +238,9 @@ func wrongType(root *yaml.Node, path, detail, example, one string) string {
 	}
 	if m[1] == "object" && n.Kind == yaml.SequenceNode && len(n.Content) == 1 {
 		got += " of one: remove the '- ' before it"
+	}
+	if m[1] == "string" && n.Style&yaml.FlowStyle != 0 {
+		got += ": put the whole value in single quotes"
 	}
 	return fmt.Sprintf("must be %s, not %s", want, got)
 }
@@ -291,12 +304,16 @@ func values(s *schema.Structural) []string {
 
 // choice is the values of an enum as prose has them, in their order.
 func choice(s *schema.Structural) string {
-	v := values(s)
-	switch len(v) {
-	case 0:
-		return "one of the values that it can have"
-	case 1:
-		return v[0]
+	if v := values(s); len(v) > 0 {
+		return either(v)
 	}
-	return strings.Join(v[:len(v)-1], ", ") + " or " + v[len(v)-1]
+	return "one of the values that it can have"
+}
+
+// either is words of which one is meant.
+func either(words []string) string {
+	if len(words) == 1 {
+		return words[0]
+	}
+	return strings.Join(words[:len(words)-1], ", ") + " or " + words[len(words)-1]
 }

@@ -22,9 +22,8 @@ func belongsUnder(name, path string, s *schema.Structural) string {
 			under = append(under, sibling)
 		}
 	}
-	// The schema leaves metadata to the API server.
-	if path == "" && contains([]string{"name", "namespace", "labels", "annotations"}, name) {
-		under = append(under, "metadata")
+	if path == "" && contains(under, "metadata") {
+		under = []string{"metadata"}
 	}
 	if len(under) != 1 {
 		return ""

@@ -99,6 +99,7 @@ var (
 	unstartable   = regexp.MustCompile("(?:^|[:\\-,\\[{][ \t]*)([@`%])")
 	twoValues     = regexp.MustCompile(`:[ \t].*:(?:[ \t]|\r?$)`)
 	leadingTab    = regexp.MustCompile(`^ *\t`)
+	bareWord      = regexp.MustCompile(`^([A-Za-z_][-\w]*)`)
 	forbiddenByte = regexp.MustCompile(`[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]`)
 )
 
@@ -142,12 +143,15 @@ func explainYAML(text []byte, f fault) fault {
 		}
 		return fault{f.line, "is indented as if it belonged to the line above, which has a value already: begin it in the column of the other fields"}
 	case has("did not find expected key"):
-		if afterQuotes.MatchString(line) {
-			return fault{f.line, "text follows the closing quotation mark: put the whole value in single quotes"}
+		// The parser names the begin of the mapping, unless that is the document's.
+		for n := f.line; n <= len(lines); n++ {
+			if afterQuotes.MatchString(at(n)) {
+				return fault{n, "text follows the closing quotation mark: put the whole value in single quotes"}
+			}
 		}
-		return fault{f.line, "does not begin in the column of the other fields: indent all fields of one mapping alike"}
+		return fault{misaligned(lines, f.line), "does not begin in the column of the other fields: indent all fields of one mapping alike"}
 	case has("expected '-' indicator"):
-		return fault{f.line, "does not begin with '-' in the column of the list's other items: indent all items of one list alike"}
+		return fault{misaligned(lines, f.line), "does not begin with '-' in the column of the list's other items: indent all items of one list alike"}
 	case has("could not find expected ':'"):
 		return fault{f.line, "a colon and a space are missing after a field's name, on this line or the one before: write NAME: VALUE"}
 	case has("expected ',' or"):
@@ -155,7 +159,7 @@ func explainYAML(text []byte, f fault) fault {
 		if has("']'") {
 			closing = "]"
 		}
-		return fault{f.line, fmt.Sprintf("a comma or a closing %s is missing, here or on the line before", closing)}
+		return fault{f.line, fmt.Sprintf("a comma or a closing %s is missing, here or on the lines below", closing)}
 	case has("unknown escape character"), has("decode an escape"), has("hexdecimal number"):
 		return fault{f.line, `in double quotes \ begins an escape, and this is none that YAML knows: use single quotes, or write \\ for one \`}
 	case has("control characters"):
@@ -178,6 +182,42 @@ func explainYAML(text []byte, f fault) fault {
 	return f
 }
 
+var (
+	blockText = regexp.MustCompile(`([:-])[ \t]+[|>][-+0-9]*[ \t]*(#.*)?$`)
+	dashes    = regexp.MustCompile(`^ *(?:- +)+`)
+)
+
+// misaligned is the first line, from one on, that goes back to a column in which nothing began; that line itself if there is none.
+func misaligned(lines []string, from int) int {
+	var columns []int
+	text := -1 // the column of a field whose block of text is being skipped
+	for i, line := range lines {
+		content := strings.TrimLeft(line, " ")
+		column := len(line) - len(content)
+		if content == "" || content[0] == '#' || text >= 0 && column > text {
+			continue
+		}
+		text = -1
+		back := false
+		for len(columns) > 0 && columns[len(columns)-1] > column {
+			columns, back = columns[:len(columns)-1], true
+		}
+		if len(columns) == 0 || columns[len(columns)-1] < column {
+			if back && i+1 >= from {
+				return i + 1
+			}
+			columns = append(columns, column)
+		}
+		if m := dashes.FindString(line); m != "" {
+			columns = append(columns, len(m))
+		}
+		if blockText.MatchString(line) {
+			text = column
+		}
+	}
+	return from
+}
+
 // unclosed finds the quotation mark that was opened and never closed: the last one of an odd number on its line.
 func unclosed(lines []string, f fault) fault {
 	for i := min(f.line, len(lines)) - 1; i >= 0; i-- {
@@ -197,6 +237,9 @@ func explainJSON(data []byte, offset int64, message string) string {
 		return "is not JSON, for it does not begin with {: if it is YAML, name the file .yaml"
 	}
 	has := func(s string) bool { return strings.Contains(message, s) }
+	if word := bareWord.FindSubmatch(data[min(int(offset), len(data)):]); word != nil {
+		return fmt.Sprintf("%s must be in double quotes: %q", word[1], word[1])
+	}
 	before := bytes.TrimRight(data[:min(int(offset), len(data))], " \t\r\n}]")
 	comma := len(before) > 0 && before[len(before)-1] == ','
 	switch {

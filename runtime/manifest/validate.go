@@ -164,6 +164,7 @@ func (o *object) unknownFields(n *yaml.Node, s *schema.Structural, path string, 
 			switch under := belongsUnder(k.Value, path, s); {
 			case under != "":
 				says = "unknown field: it belongs under " + under + "; indent it"
+				m.meant[join(path, under)] = true
 			case len(around) > 0 && around[0].lack(k.Value):
 				says = fmt.Sprintf("unknown field: it belongs beside %s, not under it; indent it less", path[strings.LastIndexByte(path, '.')+1:])
 			}

@@ -7,12 +7,24 @@ import (
 )
 
 // Nearest is the word among those given that a misspelt one most likely stands for, "" when none is near: fewer than half of its letters may
-// differ, and four at the most. Of equally near ones it is the first in the alphabet.
+// differ, and four at the most. Of equally near ones it is the first in the alphabet. A word cut short, of four letters or more, stands for
+// the only one that begins so.
 func Nearest(word string, among []string) string {
 	best, least := "", min(4, (len(word)-1)/2)+1
 	for _, candidate := range slices.Sorted(slices.Values(among)) {
 		if d := distance(strings.ToLower(word), strings.ToLower(candidate)); d < least {
 			best, least = candidate, d
+		}
+	}
+	if best != "" || len(word) < 4 {
+		return best
+	}
+	for _, candidate := range among {
+		if len(candidate) > len(word) && strings.EqualFold(candidate[:len(word)], word) {
+			if best != "" {
+				return ""
+			}
+			best = candidate
 		}
 	}
 	return best

@@ -7,6 +7,7 @@ func TestNearest(t *testing.T) {
 	for word, want := range map[string]string{
 		"brokerReff": "brokerRef", "BrokerRef": "brokerRef", "retnetion": "retention", "schmea": "schema", // one swap is one fault
 		"colour": "", "": "", "x": "", "deletePolicy": "deletionPolicy", "tpo": "to",
+		"broker": "brokerRef", "sche": "schema", "rete": "retention", "sch": "",
 	} {
 		if got := Nearest(word, fields); got != want {
 			t.Errorf("%q: got %q, want %q", word, got, want)
