@@ -56,7 +56,7 @@ type Controller struct {
 	probed  map[plan.Resource]*Found
 }
 
-// New adds the controller to a manager, whose cache has to be made with CacheOptions.
+// New adds the controller to a manager that was made with ManagerOptions.
 func New(mgr manager.Manager, opts Options) (*Controller, error) {
 	defaults(&opts)
 	clients, err := kubernetes.NewForConfigAndClient(mgr.GetConfig(), mgr.GetHTTPClient())

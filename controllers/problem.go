@@ -50,13 +50,11 @@ func problemOf(err error) *problem {
 	}
 	if reason := brokerReason(err); reason != "" {
 		p := &problem{class: passes, reason: reason, message: err.Error(), err: err}
-		switch reason {
+		switch reason { // a Secret that is not there yet may be being made
 		case v1alpha1.ReasonUnreachable:
 			p.reason = v1alpha1.ReasonUnreachableFromManager
 		case v1alpha1.ReasonConflict, v1alpha1.ReasonDenied, v1alpha1.ReasonInvalid, v1alpha1.ReasonReferenceNotFound:
 			p.class, p.again = stalls, lookAgain // it is mended on the broker, where nobody watches
-		case v1alpha1.ReasonSecretNotFound:
-			p.class = waits
 		}
 		return p
 	}

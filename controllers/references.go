@@ -8,6 +8,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/waybill-dev/waybill/api/v1alpha1"
+	"github.com/waybill-dev/waybill/controllers/workload"
 )
 
 var (
@@ -15,10 +16,16 @@ var (
 	secretKeyReference = reflect.TypeFor[v1alpha1.SecretKeyReference]()
 )
 
-// secretsOf names the Secrets that an object refers to, wherever in its spec: a new field with a reference needs no line here.
+// secretsOf names the Secrets that an object refers to, wherever in its spec: a new field with a reference needs no line here. An Embedded
+// Broker has one without saying so.
 func secretsOf(o client.Object) []types.NamespacedName {
 	var names []string
 	collect(reflect.ValueOf(o).Elem().FieldByName("Spec"), &names)
+	if b, ok := o.(*v1alpha1.Broker); ok {
+		if made := workload.BrokerCredentials(b, ""); made != nil {
+			names = append(names, made.Name)
+		}
+	}
 	slices.Sort(names)
 	names = slices.Compact(names)
 	out := make([]types.NamespacedName, len(names))

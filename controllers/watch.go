@@ -11,6 +11,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/util/workqueue"
 	"sigs.k8s.io/controller-runtime/pkg/cache"
@@ -31,9 +32,18 @@ type queue = workqueue.TypedRateLimitingInterface[plan.Resource]
 // ownerIndex finds objects by the UID of the resource that owns them.
 const ownerIndex = "waybill.dev/owner"
 
-// CacheOptions are the caches that the controller needs and no more: the seven kinds, the names and labels of namespaces, and of all else only
+// ManagerOptions are what the controller relies on in its manager, leaving the rest to the caller.
+func ManagerOptions(scheme *runtime.Scheme) manager.Options {
+	return manager.Options{
+		Scheme: scheme,
+		Cache:  cacheOptions(),
+		Client: client.Options{Cache: &client.CacheOptions{Unstructured: true}},
+	}
+}
+
+// cacheOptions are the caches that the controller needs and no more: the seven kinds, the names and labels of namespaces, and of all else only
 // what bears our label. Other Secrets are watched one by one, by name (secrets.go).
-func CacheOptions() cache.Options {
+func cacheOptions() cache.Options {
 	ours := cache.ByObject{Label: labels.SelectorFromSet(labels.Set{workload.LabelManagedBy: workload.ManagedBy})}
 	by := map[client.Object]cache.ByObject{new(corev1.Secret): ours}
 	for _, gvk := range madeKinds() {

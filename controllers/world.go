@@ -181,9 +181,6 @@ func tellBrokers(in compile.Input, outcomes []compile.Outcome, verdicts map[plan
 		for _, s := range secretsOf(b) {
 			bySecret[s] = v
 		}
-		if c := v.outcome.Connection; c != nil && c.Secret != "" { // an Embedded Broker's is not in its spec
-			bySecret[types.NamespacedName{Namespace: b.Namespace, Name: c.Secret}] = v
-		}
 	}
 	seen := map[compile.Mirror]bool{}
 	for _, o := range outcomes { // in their order, so that nothing changes when nothing does

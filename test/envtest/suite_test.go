@@ -1,0 +1,156 @@
+// Package envtest shows the operator at work against a real API server and etcd, with a real NATS server for its broker objects. What a cluster
+// has besides, Pods above all, is played by cluster_test.go.
+package envtest
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/go-logr/logr"
+	. "github.com/onsi/ginkgo/v2"
+	. "github.com/onsi/gomega"
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/rest"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/envtest"
+	metricsserver "sigs.k8s.io/controller-runtime/pkg/metrics/server"
+
+	"github.com/waybill-dev/waybill/controllers"
+	"github.com/waybill-dev/waybill/controllers/brokers"
+	"github.com/waybill-dev/waybill/controllers/workload"
+	"github.com/waybill-dev/waybill/runtime/broker/nats"
+)
+
+const root = "../.."
+
+var (
+	k8s      client.Client // asks the API server itself
+	config   *rest.Config
+	writes   *counter // of the operator's requests
+	operator *controllers.Controller
+	sessions *brokers.Sessions
+	server   *nats.Embedded
+	pods     *cluster
+)
+
+// settings are as a manager has them.
+var settings = workload.Settings{WorkerImage: "example.com/waybill-worker:test"}
+
+func TestOperator(t *testing.T) {
+	assets, err := findAssets()
+	if err != nil {
+		t.Attr("not-exercised", "the operator against a real API server: "+err.Error())
+		return
+	}
+	t.Setenv("KUBEBUILDER_ASSETS", assets)
+	RegisterFailHandler(Fail)
+	SetDefaultEventuallyTimeout(20 * time.Second)
+	SetDefaultEventuallyPollingInterval(20 * time.Millisecond)
+	suite, reporter := GinkgoConfiguration()
+	suite.Timeout = 10 * time.Minute
+	reporter.Succinct, reporter.NoColor = true, true
+	RunSpecs(t, "Operator", suite, reporter)
+}
+
+// findAssets are etcd and kube-apiserver, built when they are not there.
+func findAssets() (string, error) {
+	var said strings.Builder
+	cmd := exec.Command(filepath.Join(root, "hack", "kubernetes.sh"))
+	cmd.Stderr = &said
+	out, err := cmd.Output()
+	if err != nil {
+		lines := strings.Split(strings.TrimSpace(said.String()), "\n")
+		return "", fmt.Errorf("%s", lines[len(lines)-1])
+	}
+	return strings.TrimSpace(string(out)), nil
+}
+
+var _ = BeforeSuite(func(ctx SpecContext) {
+	ctrl.SetLogger(logr.FromSlogHandler(slog.NewTextHandler(GinkgoWriter, nil)))
+	scheme, err := controllers.Scheme()
+	Expect(err).NotTo(HaveOccurred())
+
+	env := &envtest.Environment{Scheme: scheme, CRDDirectoryPaths: []string{filepath.Join(root, "config", "crd", "bases")}, ErrorIfCRDPathMissing: true}
+	env.ControlPlane.GetAPIServer().Configure().Set("max-requests-inflight", "2000").Set("max-mutating-requests-inflight", "1000")
+	config, err = env.Start()
+	Expect(err).NotTo(HaveOccurred())
+	DeferCleanup(env.Stop)
+	config.QPS, config.Burst = -1, 0
+	k8s, err = client.New(config, client.Options{Scheme: scheme})
+	Expect(err).NotTo(HaveOccurred())
+
+	dir, err := os.MkdirTemp("", "waybill-nats")
+	Expect(err).NotTo(HaveOccurred())
+	DeferCleanup(os.RemoveAll, dir)
+	server, err = nats.StartEmbedded(ctx, nats.EmbeddedConfig{Dir: dir, Listen: "127.0.0.1:0"})
+	Expect(err).NotTo(HaveOccurred())
+	DeferCleanup(func() { _ = server.Shutdown(context.Background()) })
+
+	running, stop := context.WithCancel(context.Background())
+	pods = startCluster(running, config, scheme)
+	ended := startOperator(running)
+	DeferCleanup(func() {
+		stop()
+		Eventually(ended).Should(BeClosed())
+		sessions.Close()
+	})
+}, NodeTimeout(2*time.Minute))
+
+// startOperator runs the operator as cmd/manager does, until ctx ends; then what it returns is closed.
+func startOperator(ctx context.Context) <-chan struct{} {
+	writes = newCounter()
+	cfg := rest.CopyConfig(config)
+	cfg.Wrap(writes.wrap)
+	options := controllers.ManagerOptions(k8s.Scheme())
+	options.Metrics = metricsserver.Options{BindAddress: "0"}
+	options.Controller.SkipNameValidation = new(true)
+	mgr, err := ctrl.NewManager(cfg, options)
+	Expect(err).NotTo(HaveOccurred())
+	sessions = brokers.New(map[string]brokers.Driver{
+		"NATS":     {Open: nats.Open, Class: nats.Class},
+		"Embedded": {Open: server.Open, Class: nats.Class}, // the Pods that would be one are played
+	}, func(ctx context.Context, name types.NamespacedName) (map[string][]byte, error) {
+		var s corev1.Secret
+		err := mgr.GetAPIReader().Get(ctx, name, &s)
+		return s.Data, client.IgnoreNotFound(err)
+	})
+	operator, err = controllers.New(mgr, controllers.Options{
+		Settings: settings, Brokers: sessions, Probe: time.Second, Recheck: 5 * time.Second,
+		AwayDeadline: 4 * time.Second, GoneDeadline: 2 * time.Second,
+	})
+	Expect(err).NotTo(HaveOccurred())
+	ended := make(chan struct{})
+	go func() {
+		defer GinkgoRecover()
+		defer close(ended)
+		Expect(mgr.Start(ctx)).To(Succeed())
+	}()
+	return ended
+}
+
+// newNamespace makes a namespace for one spec, and has everything in it looked at when the spec ends.
+func newNamespace(ctx context.Context) string {
+	n := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{GenerateName: "t"}}
+	Expect(k8s.Create(ctx, n)).To(Succeed())
+	DeferCleanup(func(ctx SpecContext) {
+		checkConditions(ctx, n.Name)
+		removeAll(ctx, n.Name)
+	}, NodeTimeout(time.Minute))
+	return n.Name
+}
+
+// gone reports whether an object is not there any more.
+func gone(ctx context.Context, o client.Object) func() bool {
+	return func() bool { return apierrors.IsNotFound(k8s.Get(ctx, client.ObjectKeyFromObject(o), o)) }
+}
