@@ -122,6 +122,9 @@ func (d *director) emitObject(m ast.MapExpr) emitFn {
 			default:
 				dst, err = mb.optional.emitPresent(v, dst)
 			}
+			if err == nil && len(dst) > v.most {
+				err = errOutput
+			}
 			if err != nil {
 				return dst, err
 			}
@@ -264,6 +267,9 @@ func (d *director) list(e ast.Expr) listFn {
 				if dst, err = emit(v, dst); err != nil {
 					return dst, err
 				}
+				if len(dst) > v.most {
+					return dst, errOutput
+				}
 				mark(marks, start, len(dst))
 			}
 			return append(dst, ']'), nil
@@ -305,6 +311,9 @@ func (s *sequence) emit(v *View, dst []byte, marks *[]int) ([]byte, error) {
 			dst, err = emit(v, dst)
 		} else {
 			dst, err = v.appendVal(dst, &x)
+		}
+		if err == nil && len(dst) > v.most {
+			err = errOutput
 		}
 		if err != nil {
 			return dst, err

@@ -27,11 +27,14 @@
 //
 // # Functions
 //
-// CEL's standard functions and macros; cel-go's libraries bindings, encoders, lists, math, optional values, regex, sets, strings and
-// two-variable comprehensions; and list.sum(), the sum of a list of numbers.
+// CEL's standard functions and macros; cel-go's libraries bindings, encoders (without YAML), lists, math, optional values, regex, sets, strings
+// and two-variable comprehensions; and what JSON is shaped with and these lack: sum, merge, pick, omit, omitNulls, groupBy, coalesce, strftime and
+// strptime, url.encode and url.decode, hash.sha256. docs/expressions.md shows each. sort, sortBy and the functions that round take numbers of
+// either kind, because JSON does not tell 70 from 70.0.
 //
 // # Bounds
 //
-// An expression has at most 4 KiB. One evaluation may cost a million units as cel-go counts them (about one an operation or a value looked
-// at), one call may make 8 MiB of text, and loops look whether the attempt that they are part of was cancelled.
+// An expression has at most 4 KiB and 64 levels. One evaluation may cost a million units as cel-go counts them (about one an operation or a
+// value looked at) and give 16 MiB of JSON, one call may make 8 MiB of text, and loops look whether the attempt that they are part of was
+// cancelled.
 package expr

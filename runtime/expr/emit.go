@@ -1,9 +1,7 @@
 package expr
 
 import (
-	"errors"
 	"math"
-	"slices"
 	"strconv"
 	"time"
 
@@ -12,11 +10,12 @@ import (
 	"cel.dev/cel-go/common/types/traits"
 )
 
-var (
-	errDeep   = errors.New("the result is nested too deep for JSON")
-	errNumber = errors.New("the result holds a number that JSON cannot write (infinite, or not a number)")
-	errForm   = errors.New("the result holds a value that JSON cannot write")
-	errKey    = errors.New("the result holds an object with a member's name that is no string")
+const (
+	errOutput = saying("the expression gives more JSON than the 16 MiB allowed; let it copy less, or fewer times")
+	errDeep   = saying("the result is nested too deep for JSON")
+	errNumber = saying("the result holds a number that JSON cannot write (infinite, or not a number)")
+	errForm   = saying("the result holds a value that JSON cannot write")
+	errKey    = saying("the result holds an object with a member's name that is no string")
 )
 
 // appendValue appends v as JSON. Values of the message are copied as they stand; the members of an object that the expression made are
@@ -55,6 +54,8 @@ func (v *View) appendValue(dst []byte, val ref.Val, depth int) ([]byte, error) {
 		return v.appendValue(dst, x.GetValue(), depth+1)
 	case *types.Err:
 		return dst, x
+	case *record:
+		return v.appendRecord(dst, x, depth)
 	case traits.Mapper:
 		return v.appendMap(dst, x, depth)
 	case traits.Lister:
@@ -78,6 +79,9 @@ func (v *View) appendList(dst []byte, l traits.Lister, depth int) ([]byte, error
 	var err error
 	dst = append(dst, '[')
 	for it, first := l.Iterator(), true; it.HasNext() == types.True; first = false {
+		if len(dst) > v.most {
+			return dst, errOutput
+		}
 		if !first {
 			dst = append(dst, ',')
 		}
@@ -89,36 +93,27 @@ func (v *View) appendList(dst []byte, l traits.Lister, depth int) ([]byte, error
 }
 
 func (v *View) appendMap(dst []byte, m traits.Mapper, depth int) ([]byte, error) {
-	type member struct {
-		name string
-		key  ref.Val
+	r := newRecord(size(m))
+	if !members(m, r.set) {
+		return dst, errKey
 	}
-	var members []member
-	for it := m.Iterator(); it.HasNext() == types.True; {
-		key := it.Next()
-		name, ok := memberName(key)
-		if !ok {
-			return dst, errKey
-		}
-		members = append(members, member{name, key})
-	}
-	slices.SortFunc(members, func(a, b member) int {
-		switch {
-		case a.name < b.name:
-			return -1
-		case a.name > b.name:
-			return 1
-		}
-		return 0
-	})
+	return v.appendRecord(dst, r, depth)
+}
+
+func (v *View) appendRecord(dst []byte, r *record, depth int) ([]byte, error) {
 	var err error
 	dst = append(dst, '{')
-	for i, mb := range members {
+	for i, name := range r.names {
+		if len(dst) > v.most {
+			return dst, errOutput
+		}
 		if i > 0 {
 			dst = append(dst, ',')
 		}
-		dst = append(appendString(dst, mb.name), ':')
-		if dst, err = v.appendValue(dst, m.Get(mb.key), depth+1); err != nil {
+		dst = append(appendString(dst, name), ':')
+		if n, ok := r.values[i].(*node); ok {
+			dst = append(dst, n.raw()...)
+		} else if dst, err = v.appendValue(dst, r.values[i].(ref.Val), depth+1); err != nil {
 			return dst, err
 		}
 	}

@@ -17,6 +17,11 @@ type Error struct{ Reason string }
 
 func (e *Error) Error() string { return e.Reason }
 
+// A saying is of this package's own words: it may be shown as it is.
+type saying string
+
+func (e saying) Error() string { return string(e) }
+
 // fault makes an error of cel-go's presentable. CEL puts values into its errors (a key that is missing, a text that is no number), so
 // only their kind is kept.
 func fault(ctx context.Context, err error) error {
@@ -26,14 +31,12 @@ func fault(ctx context.Context, err error) error {
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
+	if own, ok := errors.AsType[saying](err); ok {
+		return &Error{string(own)}
+	}
 	var cancelled interpreter.EvalCancelledError
 	if errors.As(err, &cancelled) || errors.Is(err, errCost) {
-		return &Error{"the expression costs too much for this message: it loops over too many values"}
-	}
-	for _, own := range []error{errDeep, errNumber, errForm, errKey, errNoData} {
-		if errors.Is(err, own) {
-			return &Error{own.Error()}
-		}
+		return &Error{fmt.Sprintf("the expression costs more than %d units for this message (about one for each value it looks at); let it loop over fewer values, or split the message in a step before", maxCost)}
 	}
 	text := err.Error()
 	for _, known := range []struct{ begin, say string }{
@@ -44,19 +47,29 @@ func fault(ctx context.Context, err error) error {
 		{"divi", "a division by zero"},
 		{"modulus by zero", "a division by zero"},
 		{"integer overflow", "a whole number became too large"},
+		{"unsigned integer overflow", "a whole number became too large, or negative where that is not possible"},
+		{"type conversion error", "a value could not be converted, such as a text that is no number to one"},
+		{"invalid RFC 3339 timestamp", "a text is not a point in time of RFC 3339, such as 2026-11-22T10:00:00Z; strptime( … ) reads other forms"},
+		{"unknown time zone", string(errZone)},
+		{"regex program size", fmt.Sprintf("a regular expression is larger than the %d instructions allowed; repeat fewer times in it, or match a part", maxRegexProgram)},
+		{"error parsing regexp", "a regular expression cannot be read"},
+		{"regular expression has more than one", "the regular expression of extract() may have one group in parentheses only; write the others as (?: … )"},
+		{"index out of range", "the expression names a place beyond the end of a text"},
+		{"cannot slice", "slice() names a place beyond the end of a list; bound it with math.least(size( … ), … )"},
+		{"illegal base64 data", "a text is not base64"},
+		{"error during formatting", "format() met a value of a type that its clause does not take"},
+		{"insert failed", "transformMapEntry() made two members with the same name; groupBy( … ) keeps all values of a name"},
+		{"lists.range: size", "lists.range() takes 0 to 10000"},
+		{"unsupported index", "a list's index must be a whole number"},
 		{"the message's data is", text},
 		{"the item is", text},
 		{"the body is", text},
 		{"sum() takes", text},
-		{"lists of these sizes", text},
 		{"optional.none() dereference", "an optional value that is absent was used; give another with orValue( … )"},
 	} {
 		if strings.HasPrefix(text, known.begin) {
 			return &Error{known.say}
 		}
-	}
-	if strings.Contains(text, " would make a text of more than") {
-		return &Error{text}
 	}
 	return &Error{"the expression failed for this message: a value could not be converted or an argument does not fit its function"}
 }
@@ -106,12 +119,19 @@ func explain(issues *cel.Issues, s Scope) error {
 		if i := strings.IndexByte(text, '\n'); i >= 0 {
 			text = text[:i]
 		}
+		if strings.Contains(text, "recursion") {
+			return fmt.Errorf("the expression is nested deeper than %d levels, or has too many operations in one chain: do part of it in a step of its own", maxRecursion)
+		}
 		said = append(said, fmt.Sprintf("line %d, column %d: %s", e.Location.Line(), e.Location.Column()+1, remedy(text, s)))
 	}
 	return errors.New(strings.Join(said, "; "))
 }
 
 func remedy(text string, s Scope) string {
+	if _, size, ok := strings.Cut(text, "regex program size "); ok {
+		size, _, _ = strings.Cut(size, " ")
+		return fmt.Sprintf("the regular expression has %s instructions; at most %d are allowed: repeat fewer times in it, or match a part", size, maxRegexProgram)
+	}
 	if name, ok := quoted(text, "undeclared reference to '"); ok {
 		say := fmt.Sprintf("there is no %s here", name)
 		if near := spelling.Nearest(name, s.variables()); near != "" {
@@ -122,6 +142,9 @@ func remedy(text string, s Scope) string {
 	if operator, ok := quoted(text, "found no matching overload for '"); ok {
 		operator = strings.Trim(operator, "_")
 		arguments := strings.TrimPrefix(text[strings.Index(text, "applied to")+len("applied to"):], " ")
+		if operator == "+" && strings.Contains(arguments, "(map(") {
+			return "+ does not join objects; write a.merge(b)"
+		}
 		return fmt.Sprintf("%s does not take %s; convert one side, as in string( … ), int( … ) or double( … )", operator, strings.Trim(arguments, "'"))
 	}
 	return text

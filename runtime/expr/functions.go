@@ -3,6 +3,7 @@ package expr
 import (
 	"fmt"
 	"math"
+	"slices"
 
 	"cel.dev/cel-go/cel"
 	"cel.dev/cel-go/common/cost"
@@ -29,8 +30,12 @@ func sumFunction() cel.EnvOption {
 }
 
 func sum(v ref.Val) ref.Val {
+	l, ok := v.(traits.Lister) // null comes through cel-go's own check of types
+	if !ok {
+		return types.MaybeNoSuchOverloadErr(v)
+	}
 	var total ref.Val = types.IntZero
-	for it := v.(traits.Lister).Iterator(); it.HasNext() == types.True; {
+	for it := l.Iterator(); it.HasNext() == types.True; {
 		n := it.Next()
 		if !numeric(n) {
 			return types.NewErr("sum() takes numbers only")
@@ -43,11 +48,29 @@ func sum(v ref.Val) ref.Val {
 }
 
 func sumCost(args []ref.Val, _ ref.Val) *uint64 {
-	n := uint64(args[0].(traits.Sizer).Size().(types.Int)) + 1
+	n := uint64(size(args[0])) + 1
 	return &n
 }
 
-var costs = cel.CostTrackerOptions(cost.OverloadTracker(sumOverload, sumCost))
+var costs = cel.CostTrackerOptions(slices.Concat([]cost.TrackerOption{cost.OverloadTracker(sumOverload, sumCost)}, shapeCosts(), codecCosts(), calendarCosts())...)
+
+// callCosts counts the calls of which cel-go learns only at run time which overload they are, for it takes those to be as cheap as any.
+type callCosts struct{}
+
+func (callCosts) CallCost(function, _ string, _ []ref.Val, result ref.Val) *uint64 {
+	n := uint64(1)
+	switch function {
+	case "reverse", "sort", "@sortByAssociatedKeys", "format", operators.Add, "bytes", "string":
+		switch {
+		case text(result):
+			n += uint64(size(result)) / 10
+		case function != operators.Add: // which only notes the lists that it joins
+			n += uint64(size(result))
+		}
+		return &n
+	}
+	return nil
+}
 
 func numeric(v ref.Val) bool {
 	switch v.(type) {
@@ -132,7 +155,7 @@ func size(v ref.Val) int {
 }
 
 func tooLong(function string) error {
-	return fmt.Errorf("%s() would make a text of more than %d MiB", function, maxResult>>20)
+	return saying(fmt.Sprintf("%s() would make a text of more than %d MiB", function, maxResult>>20))
 }
 
 // replaceGuard: there is no more than a place a byte of the old text to grow by the new one.
@@ -218,7 +241,7 @@ func weight(v ref.Val, depth int) int {
 
 func pairs(a, b ref.Val) error {
 	if n, m := size(a), size(b); n > 0 && m > maxPairs/n {
-		return fmt.Errorf("lists of these sizes would take more than %d comparisons", maxPairs)
+		return saying(fmt.Sprintf("lists of these sizes would take more than %d comparisons", maxPairs))
 	}
 	return nil
 }
@@ -250,6 +273,21 @@ func guarded(env *cel.Env) (cel.ProgramOption, error) {
 			}
 		}
 	}
+	for name, change := range replaced {
+		f, ok := env.Functions()[name]
+		if !ok {
+			return nil, fmt.Errorf("CEL has no function %s to replace", name)
+		}
+		bindings, err := f.Bindings()
+		if err != nil {
+			return nil, err
+		}
+		for _, b := range bindings {
+			c := *b
+			change(&c)
+			all = append(all, &c)
+		}
+	}
 	// To declare the functions again would mean to repeat the signatures of all their overloads.
 	return cel.Functions(all...), nil //nolint:staticcheck // the only way to wrap an implementation and keep its declaration
 }
@@ -265,7 +303,7 @@ func mixed(o *functions.Overload) *functions.Overload {
 	return &c
 }
 
-var errTooMuchText = fmt.Errorf("+ would make a text of more than %d MiB", maxResult>>20)
+var errTooMuchText = saying(fmt.Sprintf("+ would make a text of more than %d MiB", maxResult>>20))
 
 func text(v ref.Val) bool {
 	switch v.(type) {

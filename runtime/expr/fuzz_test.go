@@ -123,7 +123,7 @@ func FuzzEvalJSON(f *testing.F) {
 	for _, s := range []string{
 		`{"a": data, "id": id, "t": type, "x": attributes, "s": size(id)}`, `data.map(x, x)`, `data.a.b`, `[data, 1.5, b"x", duration("1s")]`,
 		`{?"a": data.?a, "o": data.?b.c.orValue(id)}`, `string(data)`, `data + data`, `data.sum()`, `data[0]`, `cel.bind(x, data, [x, x])`,
-		`data.map(k, {"k": k, "v": data[k]})`, `data.transformMap(k, v, v)`, `optional.of(data)`, `dyn(data) == 1 || data != null`,
+		`data.map(k, {"k": k, "v": data[k]})`, `data.transformMap(k, v, v)`, `data.omitNulls()`, `data.merge({"x": id})`, `json.parse(id)`, `json.encode(data)`, `url.encode(id)`, `strptime(id, id)`, `timestamp(0).strftime(id)`, `optional.of(data)`, `dyn(data) == 1 || data != null`,
 	} {
 		others = append(others, compile(f, s, Message, JSON))
 	}
@@ -188,7 +188,7 @@ func expression(t *rapid.T, depth int, vars []string) string {
 	if depth == 0 {
 		return of(append([]string{"data", "data.a", "data.b", "data.a.b", "data.c[0]", "data.d", `data["a"]`, "id", "attributes.x", "1", "2.5", "dyn(1u)", `"a"`, "true", "null", "data.l", "data.a.c"}, vars...)...)
 	}
-	switch rapid.IntRange(0, 15).Draw(t, "form") {
+	switch rapid.IntRange(0, 18).Draw(t, "form") {
 	case 0:
 		return fmt.Sprintf("(dyn(%s) %s dyn(%s))", sub(), of("==", "!=", "<", "<=", ">", ">="), sub())
 	case 1:
@@ -221,6 +221,12 @@ func expression(t *rapid.T, depth int, vars []string) string {
 		return fmt.Sprintf("dyn(%s).%s(dyn(%s))", sub(), of("startsWith", "endsWith", "contains"), sub())
 	case 14:
 		return fmt.Sprintf(`{?"o": data.?%s, "p": data.?%s.orValue(dyn(%s))}`, of("a", "b", "a.b"), of("a", "c", "a.?b"), sub())
+	case 15:
+		return fmt.Sprintf("dyn(%s).%s", sub(), of("omitNulls()", `omit(["a"])`, `pick(["b", "a"])`, "sort()", "reverse()", "distinct()"))
+	case 16:
+		return fmt.Sprintf("coalesce(dyn(%s), data.?%s)", sub(), of("a", "b", "c"))
+	case 17:
+		return fmt.Sprintf("dyn(%s).merge(dyn(%s))", sub(), sub())
 	default:
 		return fmt.Sprintf("!dyn(%s)", sub())
 	}
@@ -299,6 +305,8 @@ func alike(a, b any) bool {
 		if !ok || len(a) != len(b) {
 			return false
 		}
+		// The names of an object that cel-go made come in any order.
+		a, b = namesSorted(a), namesSorted(b)
 		for i := range a {
 			if !alike(a[i], b[i]) {
 				return false
@@ -318,4 +326,14 @@ func alike(a, b any) bool {
 		return true
 	}
 	return a == b
+}
+
+// namesSorted sorts a list of texts.
+func namesSorted(l []any) []any {
+	for _, e := range l {
+		if _, ok := e.(string); !ok {
+			return l
+		}
+	}
+	return slices.SortedFunc(slices.Values(l), func(a, b any) int { return strings.Compare(a.(string), b.(string)) })
 }

@@ -65,7 +65,7 @@ func check(source string, s Scope, want Kind) (*environment, *cel.Ast, error) {
 		return nil, nil, errors.New("the expression is empty")
 	}
 	if len(source) > maxSource {
-		return nil, nil, fmt.Errorf("the expression has %d bytes; at most %d are allowed", len(source), maxSource)
+		return nil, nil, fmt.Errorf("the expression has %d bytes; at most %d are allowed: do part of it in a step of its own", len(source), maxSource)
 	}
 	e, err := environments[s]()
 	if err != nil {
@@ -140,7 +140,11 @@ func (p *Program) EvalString(ctx context.Context, v *View) (string, error) {
 // EvalJSON appends the result as one JSON value to dst. After an error dst has what it had before.
 func (p *Program) EvalJSON(ctx context.Context, v *View, dst []byte) ([]byte, error) {
 	v.begin(ctx)
+	v.most += len(dst)
 	out, err := p.emit(v, dst)
+	if err == nil && len(out) > v.most {
+		err = errOutput
+	}
 	if err != nil {
 		return out[:len(dst)], fault(ctx, err)
 	}
@@ -178,6 +182,9 @@ func (p *Program) EvalList(ctx context.Context, v *View) ([][]byte, error) {
 	elements := make([][]byte, 0, size(l))
 	for it := l.Iterator(); it.HasNext() == types.True; {
 		e, err := v.appendValue(nil, it.Next(), 1)
+		if v.most -= len(e); err == nil && v.most < 0 {
+			err = errOutput
+		}
 		if err != nil {
 			return nil, fault(ctx, err)
 		}

@@ -1,6 +1,7 @@
 package expr
 
 import (
+	"slices"
 	"sync"
 
 	"cel.dev/cel-go/cel"
@@ -46,6 +47,8 @@ const (
 	maxRecursion    = 64
 	maxRegexProgram = 2000
 	maxCost         = 1_000_000
+	// maxOutput is how long the JSON that an evaluation gives may be. What it copies costs it nothing else, however long it is.
+	maxOutput = 16 << 20
 	// checkEvery is after how many rounds of a loop it is checked whether the attempt was cancelled.
 	checkEvery = 64
 )
@@ -73,7 +76,7 @@ func newEnvironment(s Scope) (*environment, error) {
 		cel.RegexProgramSizeLimit(maxRegexProgram),
 		cel.OptionalTypes(),
 		ext.Bindings(),
-		ext.Encoders(),
+		ext.Encoders(ext.EncodersVersion(1)),
 		ext.Lists(ext.ListsMaxRangeSize(10_000)),
 		ext.Math(),
 		ext.Regex(),
@@ -82,6 +85,7 @@ func newEnvironment(s Scope) (*environment, error) {
 		ext.TwoVarComprehensions(),
 		sumFunction(),
 	}
+	options = slices.Concat(options, shapeFunctions(), codecFunctions(), calendarFunctions())
 	for _, name := range s.variables() {
 		options = append(options, cel.Variable(name, variableType(name)))
 	}
@@ -94,6 +98,6 @@ func newEnvironment(s Scope) (*environment, error) {
 		return nil, err
 	}
 	return &environment{env, []cel.ProgramOption{
-		bounded, costs, cel.EvalOptions(cel.OptOptimize), cel.CostLimit(maxCost), cel.InterruptCheckFrequency(checkEvery),
+		bounded, cel.CostTracking(callCosts{}), costs, cel.EvalOptions(cel.OptOptimize), cel.CostLimit(maxCost), cel.InterruptCheckFrequency(checkEvery),
 	}}, nil
 }

@@ -39,13 +39,14 @@ type View struct {
 	// Of the evaluation that goes on.
 	ctx    context.Context
 	budget int // what it may still cost
+	most   int // how long the text may become that it appends to
 	rounds int
 	locals []local
 }
 
 // begin prepares for an evaluation.
 func (v *View) begin(ctx context.Context) {
-	v.ctx, v.budget, v.locals = ctx, maxCost, v.locals[:0]
+	v.ctx, v.budget, v.most, v.locals = ctx, maxCost, maxOutput, v.locals[:0]
 }
 
 type state uint8
@@ -159,7 +160,7 @@ func (v *View) spelt(f float64) []byte {
 	return nil
 }
 
-var errNoData = errors.New("the message has no data")
+const errNoData = saying("the message has no data")
 
 // load parses the data if that was not done yet.
 func (v *View) load() state {
