@@ -64,7 +64,7 @@ func (l *laptop) host(log *slog.Logger) (engine.Host, error) {
 			return checkpoint.File(l.state.path("pollers", r.Namespace, r.Name+".json")), nil
 		},
 		Base:       plan.Resource.Path,
-		LeaseKeys:  [][]byte{key},
+		LeaseKeys:  func() ([][]byte, error) { return [][]byte{key}, nil },
 		Outbound:   outbound.New(outbound.Config{Secrets: l.secrets, Service: l.service}),
 		Administer: true,
 		Log:        log,

@@ -1,5 +1,5 @@
 // Command worker runs plans: the entry point of the worker image. It reads them from a folder, secrets from mounted directories, and talks
-// to brokers, subscribers and nobody else.
+// to brokers, subscribers and, for a poller's checkpoint, the API server; to nobody else. `worker broker` is the server of an Embedded broker.
 package main
 
 import (
@@ -14,12 +14,14 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"sync/atomic"
 	"syscall"
 	"time"
 
 	"github.com/waybill-dev/waybill/runtime/broker/driver"
 	"github.com/waybill-dev/waybill/runtime/broker/nats"
 	"github.com/waybill-dev/waybill/runtime/checkpoint"
+	"github.com/waybill-dev/waybill/runtime/checkpoint/configmap"
 	"github.com/waybill-dev/waybill/runtime/engine"
 	"github.com/waybill-dev/waybill/runtime/outbound"
 	"github.com/waybill-dev/waybill/runtime/plan"
@@ -27,37 +29,51 @@ import (
 	"github.com/waybill-dev/waybill/runtime/telemetry"
 )
 
-// leaseKeySecret is the Secret of a namespace that its mailboxes seal lease tokens with: the keys current and, while rotating, previous.
-const leaseKeySecret = "waybill-lease-key"
+// apiDir is where a Pod finds the token for the API server.
+const apiDir = "/var/run/secrets/kubernetes.io/serviceaccount"
 
 type config struct {
 	plans, secrets, state string
+	checkpoints           string
 	listen, health        string
-	drain                 time.Duration
+	linger, drain         time.Duration
+	rotation              time.Duration
 	administer            bool
 	privateDial           bool
 }
 
 func main() {
-	var c config
-	flag.StringVar(&c.plans, "plans", "/etc/waybill/plans", "folder of plans, one a .json file")
-	flag.StringVar(&c.secrets, "secrets", "/etc/waybill/secrets", "folder of mounted Secrets, a directory each")
-	flag.StringVar(&c.state, "state", "/var/lib/waybill", "folder for the checkpoints of pollers")
-	flag.StringVar(&c.listen, "listen", ":8080", "address that gateways are served on")
-	flag.StringVar(&c.health, "health", ":8081", "address of /healthz, /readyz, /metrics and /status")
-	flag.DurationVar(&c.drain, "drain", 20*time.Second, "how long to let what is in flight finish after SIGTERM")
-	flag.BoolVar(&c.administer, "administer", false, "make the broker objects of the plans, where no operator does")
-	flag.BoolVar(&c.privateDial, "allow-private-dial", false, "let manifests reach loopback and link-local addresses")
-	flag.Parse()
-
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	log := slog.New(slog.NewJSONHandler(os.Stderr, nil))
-	err := work(ctx, c, log)
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	var err error
+	if len(os.Args) > 1 && os.Args[1] == "broker" {
+		err = serveBroker(ctx, brokerFlags(os.Args[2:]), log)
+	} else {
+		err = work(ctx, workerFlags(os.Args[1:]), log)
+	}
 	stop()
 	if err != nil {
 		log.Error("worker ends", "error", err)
 		os.Exit(1)
 	}
+}
+
+func workerFlags(args []string) config {
+	var c config
+	f := flag.NewFlagSet("worker", flag.ExitOnError)
+	f.StringVar(&c.plans, "plans", "/etc/waybill/plans", "folder of plans, one a .json file")
+	f.StringVar(&c.secrets, "secrets", "/etc/waybill/secrets", "folder of mounted Secrets, a directory each")
+	f.DurationVar(&c.rotation, "secrets-every", 10*time.Second, "how often to look whether Secrets of brokers were changed")
+	f.StringVar(&c.checkpoints, "checkpoints", "file", "where pollers keep their checkpoints: file (in --state) or configmap (NAME-poller-checkpoint, which has to exist)")
+	f.StringVar(&c.state, "state", "/var/lib/waybill", "folder for checkpoints in files")
+	f.StringVar(&c.listen, "listen", ":8080", "address that gateways are served on")
+	f.StringVar(&c.health, "health", ":8081", "address of /healthz, /readyz, /metrics and /status")
+	f.DurationVar(&c.linger, "linger", 0, "how long to go on as before after SIGTERM, for callers that do not know of it yet")
+	f.DurationVar(&c.drain, "drain", 20*time.Second, "how long to let what is in flight finish then")
+	f.BoolVar(&c.administer, "administer", false, "make the broker objects of the plans, where no operator does")
+	f.BoolVar(&c.privateDial, "allow-private-dial", false, "let manifests reach loopback and link-local addresses")
+	_ = f.Parse(args) // it exits by itself
+	return c
 }
 
 // work runs the plans until ctx ends, then drains.
@@ -71,31 +87,30 @@ func work(ctx context.Context, c config, log *slog.Logger) error {
 	if !c.privateDial {
 		guard = &outbound.Guard{Refuse: apiServer()}
 	}
-	leaseKeys, err := leaseKeys(secrets)
+	failed := make(chan error, 4)
+	checkpoints, err := c.checkpointStores(log, failed)
 	if err != nil {
 		return err
 	}
 	eng := engine.New(engine.Host{
-		Drivers: map[string]driver.Open{"NATS": nats.Open, "Embedded": nats.Open},
-		Secrets: secrets,
-		Checkpoint: func(r plan.Resource) (checkpoint.Store, error) {
-			return checkpoint.File(filepath.Join(c.state, "pollers", r.Namespace, r.Name+".json")), nil
-		},
+		Drivers:    map[string]driver.Open{"NATS": nats.Open, "Embedded": nats.Open},
+		Secrets:    secrets,
+		Checkpoint: checkpoints,
 		Base: func(r plan.Resource) string {
 			if len(plans) == 1 {
 				return ""
 			}
 			return r.Path()
 		},
-		LeaseKeys:  leaseKeys,
+		LeaseKeys:  func() ([][]byte, error) { return leaseKeys(secrets) },
 		Outbound:   outbound.New(outbound.Config{Secrets: secrets, Guard: guard}),
 		Administer: c.administer,
 		Log:        log,
 	})
 
+	var ending atomic.Bool
 	gateways := &http.Server{Addr: c.listen, Handler: eng.Gateways(), ReadHeaderTimeout: 10 * time.Second}
-	health := &http.Server{Addr: c.health, Handler: telemetry.Handler(eng, nil), ReadHeaderTimeout: 10 * time.Second}
-	failed := make(chan error, 2)
+	health := &http.Server{Addr: c.health, Handler: unready(&ending, telemetry.Handler(eng, nil)), ReadHeaderTimeout: 10 * time.Second}
 	for _, s := range []*http.Server{gateways, health} {
 		go func() {
 			if err := s.ListenAndServe(); !errors.Is(err, http.ErrServerClosed) {
@@ -107,10 +122,14 @@ func work(ctx context.Context, c config, log *slog.Logger) error {
 
 	eng.Start(ctx, plans)
 	log.Info("started", "plans", len(plans))
+	rotating := follow(ctx, c.rotation, eng)
 	select {
 	case <-ctx.Done():
+		ending.Store(true)
+		pause(c.linger)
 	case err = <-failed:
 	}
+	<-rotating()
 
 	drainCtx, cancel := context.WithTimeout(context.Background(), c.drain)
 	defer cancel()
@@ -120,6 +139,86 @@ func work(ctx context.Context, c config, log *slog.Logger) error {
 		}
 	}) {
 		log.Info("drained", "resource", d.Resource.String(), "finished", d.Finished, "released", d.Released, "lost", int64(d.Lost)+d.AcceptedLost)
+	}
+	return err
+}
+
+// unready says so to whoever asks whether to send more, from the moment that the worker is told to end.
+func unready(ending *atomic.Bool, next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/readyz" && ending.Load() {
+			http.Error(w, "ending", http.StatusServiceUnavailable)
+			return
+		}
+		next.ServeHTTP(w, r)
+	})
+}
+
+func pause(d time.Duration) {
+	if d > 0 {
+		<-time.After(d)
+	}
+}
+
+// follow lets the engine look after its Secrets every so often. What it returns ends that, and gives a channel that is closed when it has ended.
+func follow(ctx context.Context, every time.Duration, eng *engine.Engine) func() <-chan struct{} {
+	done := make(chan struct{})
+	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx)) // it goes on while the worker lingers
+	go func() {
+		defer close(done)
+		if every <= 0 {
+			return
+		}
+		tick := time.NewTicker(every)
+		defer tick.Stop()
+		for {
+			select {
+			case <-tick.C:
+				eng.RefreshSecrets(ctx)
+			case <-ctx.Done():
+				return
+			}
+		}
+	}()
+	return func() <-chan struct{} {
+		cancel()
+		return done
+	}
+}
+
+// checkpointStores is where pollers keep where they stand. Where another process writes the same one, this worker ends with an error: started
+// anew it goes on from what is written there.
+func (c *config) checkpointStores(log *slog.Logger, failed chan<- error) (func(plan.Resource) (checkpoint.Store, error), error) {
+	switch c.checkpoints {
+	case "", "file":
+		return func(r plan.Resource) (checkpoint.Store, error) {
+			return checkpoint.File(filepath.Join(c.state, "pollers", r.Namespace, r.Name+".json")), nil
+		}, nil
+	case "configmap":
+		return func(r plan.Resource) (checkpoint.Store, error) {
+			api, err := configmap.InCluster(apiDir)
+			if err != nil {
+				return nil, err
+			}
+			return &soleWriter{configmap.New(api, r.Namespace, r.Checkpoint(), log), failed}, nil
+		}, nil
+	}
+	return nil, fmt.Errorf("--checkpoints %q: must be file or configmap", c.checkpoints)
+}
+
+// soleWriter tells of a conflict.
+type soleWriter struct {
+	checkpoint.Store
+	failed chan<- error
+}
+
+func (s *soleWriter) Save(ctx context.Context, doc []byte) error {
+	err := s.Store.Save(ctx, doc)
+	if errors.Is(err, checkpoint.ErrConflict) {
+		select {
+		case s.failed <- err:
+		default: // it is ending already
+		}
 	}
 	return err
 }
@@ -147,11 +246,11 @@ func readPlans(dir string) ([]*plan.Plan, error) {
 	return plans, nil
 }
 
-// leaseKeys reads the keys of the namespace; a Pod that serves no mailbox has none mounted.
+// leaseKeys reads the keys of the namespace: the first seals, all open. A Pod that hands out no leases has none mounted.
 func leaseKeys(s secret.Store) ([][]byte, error) {
 	var keys [][]byte
-	for _, name := range []string{"current", "previous"} {
-		k, err := s.Value("", leaseKeySecret, name)
+	for _, name := range []string{"current", "next", "previous"} {
+		k, err := s.Value("", plan.LeaseKeySecret, name)
 		switch {
 		case err == nil:
 			keys = append(keys, k)

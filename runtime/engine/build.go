@@ -60,7 +60,7 @@ func (u *unit) gatewayDeps() gateway.Deps {
 			return u.engine.desks.sender(u.mustBroker(name), ns)
 		},
 		Paused:    u.plan.Paused,
-		LeaseKeys: func() ([][]byte, error) { return u.engine.host.LeaseKeys, nil },
+		LeaseKeys: u.engine.host.LeaseKeys,
 		Log:       u.engine.host.Log,
 	}
 }

@@ -18,9 +18,10 @@ import (
 
 // connections keeps one broker.Broker for each distinct connection: plans that say the same share a session.
 type connections struct {
-	drivers map[string]driver.Open // by protocol
-	secrets secret.Store
-	log     *slog.Logger
+	drivers  map[string]driver.Open // by protocol
+	secrets  secret.Store
+	log      *slog.Logger
+	rotation rotation
 
 	mu   sync.Mutex
 	open map[string]connection
@@ -60,6 +61,7 @@ func (c *connections) get(namespace string, spec plan.Broker) (*broker.Broker, e
 		Resolve: func(context.Context) (driver.Config, error) { return Resolve(c.secrets, namespace, spec) },
 		Log:     c.log,
 	})
+	c.rotation.watch(b, namespace, spec, c.secrets)
 	c.open[string(id)] = connection{b, spec.Name}
 	return b, nil
 }

@@ -27,8 +27,8 @@ type Host struct {
 	Checkpoint func(plan.Resource) (checkpoint.Store, error)
 	// Base is the path under which a resource's gateway is served: "" in a Pod, which serves one.
 	Base func(plan.Resource) string
-	// LeaseKeys seal lease tokens: the first seals, all open.
-	LeaseKeys [][]byte
+	// LeaseKeys seal lease tokens: the first seals, all open. They are asked for at each use, for they may be changed meanwhile.
+	LeaseKeys func() ([][]byte, error)
 	// Outbound makes every HTTP request to a subscriber, a step or a polled source.
 	Outbound *outbound.Client
 	// Administer makes the engine create the broker objects of its plans, as a laptop needs it. In a cluster the operator does.

@@ -13,7 +13,8 @@ import (
 )
 
 // Handler serves /healthz (the process answers), /readyz (200 once every plan runs, 503 with the reason before and while draining), /metrics
-// (Prometheus) and /status (JSON: what each resource does and has counted); everything else goes to next, which may be nil.
+// (Prometheus) and /status (JSON: what each resource does and has counted, and which content of their Secrets the connections use);
+// everything else goes to next, which may be nil.
 func Handler(e *engine.Engine, next http.Handler) http.Handler {
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), &collector{e})
@@ -41,7 +42,10 @@ func Handler(e *engine.Engine, next http.Handler) http.Handler {
 			metrics.ServeHTTP(w, r)
 		case "/status":
 			w.Header().Set("Content-Type", "application/json")
-			json.NewEncoder(w).Encode(map[string]any{"resources": e.Status()})
+			json.NewEncoder(w).Encode(struct {
+				Resources   []engine.Status     `json:"resources"`
+				Credentials []engine.Credential `json:"credentials,omitempty"`
+			}{e.Status(), e.Credentials()})
 		default:
 			if next == nil {
 				http.NotFound(w, r)

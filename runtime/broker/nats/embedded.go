@@ -27,6 +27,9 @@ type EmbeddedConfig struct {
 	Listen string
 	// Username and Password are asked of those who come by Listen; "": nobody is asked.
 	Username, Password string
+	// Authenticate, where it is set, decides in their place whether a user name and a password are right. It is asked at each connection, so
+	// the right ones may change.
+	Authenticate func(username, password string) bool
 	// Logger gets the server's warnings and errors; nil drops them.
 	Logger *slog.Logger
 }
@@ -73,6 +76,9 @@ func (e *Embedded) start() error {
 		Username:               cfg.Username,
 		Password:               cfg.Password,
 	}
+	if cfg.Authenticate != nil {
+		opts.CustomClientAuthentication = authenticate(cfg.Authenticate)
+	}
 	if cfg.Listen != "" {
 		host, port, err := net.SplitHostPort(cfg.Listen)
 		if err != nil {
@@ -99,6 +105,14 @@ func (e *Embedded) start() error {
 		return fmt.Errorf("embedded NATS: the server did not start: %s", log.fatalText())
 	}
 	return nil
+}
+
+// authenticate makes a function what the server asks.
+type authenticate func(username, password string) bool
+
+func (a authenticate) Check(c server.ClientAuthentication) bool {
+	o := c.GetOpts()
+	return a(o.Username, o.Password)
 }
 
 func (e *Embedded) stop() {
