@@ -239,16 +239,21 @@ func (b *budget) read(r io.Reader, size int64) (body []byte, reserved int64, err
 		}
 		reserved = room
 		grown := make([]byte, room)
-		have := copy(grown, body)
-		n, err := io.ReadFull(r, grown[have:])
-		body = grown[:have+n]
-		switch {
-		case err == io.EOF && size < 0, err == io.ErrUnexpectedEOF && size < 0:
-			b.give(reserved - int64(len(body)))
-			return bytes.Clone(body), int64(len(body)), nil // without the room that was not needed
-		case err != nil && err != io.EOF || err == io.EOF && room > int64(have):
-			return nil, reserved, err
-		case int64(len(body)) == size:
+		n := copy(grown, body)
+		for body = grown[:n]; int64(len(body)) < room; body = grown[:n] {
+			more, err := r.Read(grown[n:])
+			n += more
+			switch {
+			case err == io.EOF && size < 0:
+				b.give(reserved - int64(n))
+				return bytes.Clone(grown[:n]), int64(n), nil // without the room that was not needed
+			case err == io.EOF && int64(n) < size:
+				return nil, reserved, io.ErrUnexpectedEOF
+			case err != nil && err != io.EOF: // of a chunked body that is cut off io.ErrUnexpectedEOF too
+				return nil, reserved, err
+			}
+		}
+		if int64(len(body)) == size {
 			// One more read meets the end, after which the server can notice that the client went away.
 			if _, err := r.Read(make([]byte, 1)); err != nil && err != io.EOF {
 				return nil, reserved, err

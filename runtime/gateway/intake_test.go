@@ -32,6 +32,18 @@ func TestBodiesAreReservedAsTheyCome(t *testing.T) {
 	}
 }
 
+// A chunked body that is cut off tells so by its error, and is no shorter body.
+func TestABodyThatIsCutOff(t *testing.T) {
+	for _, size := range []int64{-1, 10} {
+		b := budget{limit: 1 << 20}
+		cut := io.MultiReader(strings.NewReader("short"), iotest.ErrReader(io.ErrUnexpectedEOF))
+		_, reserved, err := b.read(cut, size)
+		if b.give(reserved); !errors.Is(err, io.ErrUnexpectedEOF) || b.used.Load() != 0 {
+			t.Errorf("size %d: got %v, %d used", size, err, b.used.Load())
+		}
+	}
+}
+
 // A client that says a lot and sends little holds little.
 func TestABodyThatDoesNotComeHoldsLittle(t *testing.T) {
 	b := budget{limit: 1 << 20}

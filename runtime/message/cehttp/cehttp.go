@@ -167,7 +167,8 @@ func readBinary(h http.Header) (message.Message, error) {
 		if !strings.HasPrefix(key, "Ce-") {
 			continue
 		}
-		if count, size = count+1, size+len(key)+len(values[0]); count > message.MaxAttributes+1 || size > message.MaxAttributeBytes+message.MaxAttributes*3 {
+		// Check counts exactly, after the decoding; this keeps hostile headers from costing much.
+		if count, size = count+1, size+len(key)+len(values[0]); count > message.MaxAttributes+1 || size > 3*message.MaxAttributeBytes {
 			return m, &message.AttributeError{Attribute: "attributes", Problem: fmt.Sprintf("an event may have %d of them, with %d bytes at the most",
 				message.MaxAttributes, message.MaxAttributeBytes)}
 		}
