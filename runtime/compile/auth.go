@@ -1,10 +1,12 @@
 package compile
 
 import (
+	"fmt"
 	"strings"
 
 	"github.com/waybill-dev/waybill/api/v1alpha1"
 	"github.com/waybill-dev/waybill/runtime/plan"
+	"github.com/waybill-dev/waybill/runtime/spelling"
 )
 
 func (c *compiler) bearer(s *subject, field string, b *v1alpha1.BearerAuth) *plan.Auth {
@@ -20,7 +22,7 @@ func (c *compiler) gatewayAuth(s *subject, field string, a *v1alpha1.GatewayAuth
 		return nil
 	}
 	if a.Bearer == nil {
-		s.refuse(field, v1alpha1.ReasonInvalid, "auth needs bearer: name a Secret in bearer.secretRef, or remove auth")
+		s.refuse(field+".bearer", v1alpha1.ReasonInvalid, "is required")
 		return nil
 	}
 	return c.bearer(s, field, a.Bearer)
@@ -71,6 +73,18 @@ func exactlyOne(s *subject, field string, names []string, present ...bool) bool 
 		s.refuse(field, v1alpha1.ReasonInvalid, "exactly one of %s must be set%s; here are %s", list(names, "and"), beside, list(set, "and"))
 	}
 	return len(set) == 1
+}
+
+// choiceFault says that a value is none of those that there are, as the definitions' schema does.
+func choiceFault(value string, values ...string) string {
+	choice := list(values, "or")
+	if value == "" {
+		return "is required: " + choice
+	}
+	if near := spelling.Nearest(value, values); near != "" {
+		return fmt.Sprintf("%q is not known: did you mean %s? It must be %s", value, near, choice)
+	}
+	return fmt.Sprintf("%q is not known: it must be %s", value, choice)
 }
 
 // list joins two words or more: "a, b and c".

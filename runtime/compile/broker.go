@@ -32,7 +32,7 @@ func (c *compiler) broker(it *item[v1alpha1.Broker]) *broker {
 	b := &broker{subject: it.subject, api: it.api}
 	var ok bool
 	if b.protocol, ok = protocolOf(spec.Type); !ok {
-		b.refuse("spec.type", v1alpha1.ReasonInvalid, "%q is not known: it must be Embedded, NATS, Kafka, Redpanda, RabbitMQ or SQS", spec.Type)
+		b.refuse("spec.type", v1alpha1.ReasonInvalid, "%s", choiceFault(string(spec.Type), "Embedded", "NATS", "Kafka", "Redpanda", "RabbitMQ", "SQS"))
 	}
 	b.connect()
 	if b.identity == "" {
@@ -41,8 +41,9 @@ func (c *compiler) broker(it *item[v1alpha1.Broker]) *broker {
 	if !ok {
 		return b
 	}
-	if n, bad := b.protocol.names.refuses(spec.Prefix); bad {
-		b.refuse("spec.prefix", v1alpha1.ReasonInvalid, "%q holds %q, which names on %s cannot: use %s", spec.Prefix, n, b.protocol.Title, b.protocol.names.alphabet)
+	// Every broker takes these in names.
+	if p := spec.Prefix; p != "" && (!isAlphanumeric(p[0]) || strings.ContainsFunc(p, func(r rune) bool { return r > 127 || !isNATSName(byte(r)) })) {
+		b.refuse("spec.prefix", v1alpha1.ReasonInvalid, "must be letters, digits, '-' and '_', and begin with a letter or a digit, such as staging")
 	}
 	c.brokerSecrets(b)
 	if e := spec.Embedded; e != nil {
@@ -111,7 +112,7 @@ func (b *broker) connect() {
 		b.addresses = append(b.addresses, string(a))
 	}
 	if len(addresses) == 0 && field != "" {
-		b.refuse(field, v1alpha1.ReasonInvalid, "must not be empty: name at least one address, such as %s-0.%s:%d", strings.ToLower(b.protocol.Name), strings.ToLower(b.protocol.Name), defaultPorts[b.protocol.Name])
+		b.refuse(field, v1alpha1.ReasonInvalid, "must not be empty: write at least one item")
 	}
 	ids := make([]string, len(b.addresses))
 	for i, a := range b.addresses {
@@ -207,12 +208,12 @@ func (c *compiler) brokerSecrets(b *broker) {
 			}
 		case "SQS":
 			if !has(v1alpha1.SecretKeyAccessKeyID, v1alpha1.SecretKeySecretAccess) {
-				b.refuse(s.field, v1alpha1.ReasonSecretKeyNotFound, "Secret %s/%s needs the keys %s and %s",
+				b.refuse(s.field, v1alpha1.ReasonSecretKeyNotFound, "Secret %s/%s needs the keys %s and %s: add them",
 					b.resource.Namespace, s.ref.Name, v1alpha1.SecretKeyAccessKeyID, v1alpha1.SecretKeySecretAccess)
 			}
 		case "Kafka", "RabbitMQ":
 			if !user {
-				b.refuse(s.field, v1alpha1.ReasonSecretKeyNotFound, "Secret %s/%s needs the keys username and password", b.resource.Namespace, s.ref.Name)
+				b.refuse(s.field, v1alpha1.ReasonSecretKeyNotFound, "Secret %s/%s needs the keys username and password: add them", b.resource.Namespace, s.ref.Name)
 			}
 		}
 	}

@@ -74,7 +74,7 @@ func checkExternal(s *subject, b *broker, name string) {
 		s.refuse("spec.externalName", v1alpha1.ReasonInvalid, "%q holds %q, which names on %s cannot: use %s", name, n, b.protocol.Title, b.protocol.names.alphabet)
 	}
 	if len(name) > b.protocol.names.maxLength {
-		s.refuse("spec.externalName", v1alpha1.ReasonInvalid, "%q is longer than the %d characters that names on %s can have", name, b.protocol.names.maxLength, b.protocol.Title)
+		s.refuse("spec.externalName", v1alpha1.ReasonInvalid, "%q is longer than the %d characters that names on %s can have: name another object", name, b.protocol.names.maxLength, b.protocol.Title)
 	}
 }
 

@@ -116,7 +116,7 @@ func (con *consumer) declared(c *compiler, d *v1alpha1.DeadLetter) {
 		return
 	}
 	if d.MailboxRef == nil {
-		con.refuse("spec.deadLetter", v1alpha1.ReasonInvalid, "deadLetter needs mailboxRef: name a Mailbox, or remove deadLetter to have an object of its own")
+		con.refuse(deadLetterField, v1alpha1.ReasonInvalid, "is required")
 		return
 	}
 	con.deadLetter = c.channelOf(con.subject, deadLetterField, "Mailbox", *d.MailboxRef)

@@ -25,7 +25,7 @@ func (c *compiler) endpoint(it *item[v1alpha1.Endpoint]) {
 		e.AckWhen = string(or(spec.AckWhen, v1alpha1.AckStored))
 	case v1alpha1.PatternRequestForget:
 	default:
-		s.refuse("spec.pattern", v1alpha1.ReasonInvalid, "%q is not known: it must be RequestResponse, RequestAck or RequestForget", spec.Pattern)
+		s.refuse("spec.pattern", v1alpha1.ReasonInvalid, "%s", choiceFault(string(spec.Pattern), "RequestResponse", "RequestAck", "RequestForget"))
 	}
 	if spec.AckWhen != "" && spec.Pattern != v1alpha1.PatternRequestAck {
 		s.refuse("spec.ackWhen", v1alpha1.ReasonInvalid, "ackWhen belongs to pattern RequestAck: remove it, or change pattern")

@@ -114,9 +114,6 @@ func (c *compiler) onFailure(con *consumer, t *terms, f *plan.Flow) {
 	if dl == nil || con.source == nil {
 		return
 	}
-	if dl == con.source {
-		s.refuse(deadLetterField, v1alpha1.ReasonLoop, "%s is where the messages come from: name another Mailbox", dl)
-	}
 	if dl.maxMessageBytes < con.source.maxMessageBytes {
 		s.refuse(deadLetterField, v1alpha1.ReasonInvalid, "%s takes messages of %d bytes, and %s has some of %d: raise maxMessageBytes of the dead letter to that", dl, dl.maxMessageBytes, con.source, con.source.maxMessageBytes)
 	}

@@ -29,7 +29,7 @@ func checkSchema(s *subject, schema *v1alpha1.TopicSchema) json.RawMessage {
 		return nil
 	}
 	if schema.JSONSchema == nil || len(schema.JSONSchema.Raw) == 0 {
-		s.refuse("spec.schema", v1alpha1.ReasonInvalid, "schema needs jsonSchema: write a JSON Schema there, or remove schema")
+		s.refuse(field, v1alpha1.ReasonInvalid, "is required")
 		return nil
 	}
 	raw := schema.JSONSchema.Raw

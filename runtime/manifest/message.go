@@ -127,9 +127,9 @@ var bounds = []struct {
 	{regexp.MustCompile(`should be greater than or equal to (\S+)$`), "must be at least %s"},
 	{regexp.MustCompile(`should be at least 1 chars long$`), "must not be empty"},
 	{regexp.MustCompile(`should be at least (\d+) chars long$`), "must have at least %s characters"},
-	{regexp.MustCompile(`should have at least 1 items$`), "must not be empty"},
+	{regexp.MustCompile(`should have at least 1 items$`), "must not be empty: write at least one item"},
 	{regexp.MustCompile(`should have at least (\d+) items$`), "must have at least %s items"},
-	{regexp.MustCompile(`should have at least 1 properties$`), "must not be empty"},
+	{regexp.MustCompile(`should have at least 1 properties$`), "must not be empty: write at least one key"},
 }
 
 func bound(err *field.Error) string {
