@@ -1,0 +1,216 @@
+package contract
+
+import (
+	"encoding/json"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+)
+
+const inboxMailbox = "kind: Mailbox\nmetadata: {name: inbox}\nspec: {brokerRef: {name: main}}"
+
+func TestAddressesAndHealth(t *testing.T) {
+	t.Parallel()
+	says(t, "A1", "A2", "A5", "C3", "C7", "C8", "C9", "C12", "C16")
+	p := serve(t, inboxMailbox,
+		"kind: Topic\nmetadata: {name: orders, namespace: shop}\nspec: {brokerRef: {name: own}}",
+		"kind: Broker\nmetadata: {name: own, namespace: shop}\nspec: {type: Embedded}",
+		"kind: Endpoint\nmetadata: {name: intake, namespace: shop}\nspec: {pattern: RequestAck, path: /in/orders, to: {topicRef: {name: orders}}}",
+		"kind: Subscription\nmetadata: {name: audit, namespace: shop}\nspec: {topicRef: {name: orders}, ordering: Key, startFrom: {position: Latest}, deliverTo: {mailboxRef: {name: audit}}}",
+		"kind: Mailbox\nmetadata: {name: audit, namespace: shop}\nspec: {brokerRef: {name: own}}",
+		secretFor("unused", "token"))
+	origin := strings.TrimSuffix(p.at("Mailbox", "inbox", ""), "/default/mailboxes/inbox")
+	if !strings.HasPrefix(origin, "http://127.0.0.1:") {
+		t.Errorf("the address of a Mailbox is %s", p.at("Mailbox", "inbox", ""))
+	}
+	for _, c := range []struct{ kind, name, address, guarantee, ordering string }{
+		{"Broker", "main", "", "", ""},
+		{"Mailbox", "inbox", "/default/mailboxes/inbox", "AtLeastOnce", "None"},
+		{"Topic", "shop/orders", "/shop/topics/orders", "AtLeastOnce", "Strict"},
+		{"Endpoint", "shop/intake", "/shop/endpoints/intake/in/orders", "AtLeastOnce", "None"},
+		{"Subscription", "shop/audit", "", "AtLeastOnce", "Key"},
+	} {
+		e := p.ready(c.kind, c.name)
+		address := c.address
+		if address != "" {
+			address = origin + address
+		}
+		if e.Address != address || e.Guarantee != c.guarantee || e.Ordering != c.ordering || strings.Contains(e.raw, `"address"`) != (c.address != "") {
+			t.Errorf("%s %s: %s", c.kind, c.name, e.raw)
+		}
+	}
+	for i, e := range p.seen() {
+		if e.Event == "up" && i != 7 || e.Kind == "Secret" {
+			t.Errorf("seven resources, then up:\n%s", p.lines())
+		}
+	}
+
+	// Up means that the position of the Subscription exists: what is published the moment after is its first message.
+	post(t, p.at("Endpoint", "shop/intake", ""), "hello").want(http.StatusAccepted)
+	if got := receive(t, p.at("Mailbox", "shop/audit", ""), "wait=20s"); len(got) != 1 {
+		t.Errorf("startFrom Latest received %d of what was published after up", len(got))
+	}
+
+	for path, part := range map[string]string{
+		"/healthz": "ok", "/readyz": "ok",
+		"/metrics": `waybill_gateway_stored_total{kind="Endpoint",name="intake",namespace="shop"} 1`,
+		"/status":  `"name":"intake"`,
+	} {
+		if a := send(t, http.MethodGet, origin+path, "").want(http.StatusOK); !strings.Contains(a.body, part) {
+			t.Errorf("GET %s does not say %q:\n%s", path, part, a.body)
+		}
+	}
+	send(t, http.MethodPost, origin+"/healthz", "").want(http.StatusMethodNotAllowed)
+	var status struct {
+		Resources []struct {
+			Kind, Name string
+			Counts     struct{ In, Out int }
+		}
+	}
+	eventually(t, "all to be counted", func() bool {
+		send(t, http.MethodGet, origin+"/status", "").read(&status)
+		counted := 0
+		for _, r := range status.Resources {
+			in, out := r.Counts.In, r.Counts.Out
+			if r.Name == "intake" && in == 1 && out == 1 || r.Kind == "Topic" && in == 1 || r.Kind == "Subscription" && out == 1 || r.Kind == "Mailbox" && r.Name == "audit" && in == 1 {
+				counted++
+			}
+		}
+		return counted == 4
+	})
+
+	if code := p.signal(syscall.SIGTERM); code != 0 {
+		t.Errorf("exit code %d\n%s", code, p.stderr.String())
+	}
+	all := p.seen()
+	last := all[len(all)-1]
+	var drained struct {
+		Event              string
+		Finished, Released *int
+		Lost               *int
+		Complete           *bool
+	}
+	if json.Unmarshal([]byte(last.raw), &drained) != nil || drained.Event != "drained" || drained.Finished == nil || drained.Released == nil || drained.Lost == nil || drained.Complete == nil || !*drained.Complete {
+		t.Errorf("the last line is %s", last.raw)
+	}
+}
+
+func TestWhatIsTakenOrOpenIsRefused(t *testing.T) {
+	t.Parallel()
+	says(t, "C13")
+	data, file := t.TempDir(), manifest(t, broker, inboxMailbox)
+	p := start(t, "-f", file, "--data", data).awaitUp()
+	_, port, _ := net.SplitHostPort(strings.Split(p.at("Mailbox", "inbox", ""), "/")[2])
+	guarded := manifest(t, broker, secretFor("s", "token"), "kind: Mailbox\nmetadata: {name: inbox}\nspec: {brokerRef: {name: main}, auth: {bearer: {secretRef: {name: s}}}}")
+
+	other := t.TempDir()
+	if err := os.WriteFile(filepath.Join(other, "format"), []byte("waybill-state-99\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	plainFile := filepath.Join(t.TempDir(), "file")
+	if err := os.WriteFile(plainFile, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for name, c := range map[string]struct {
+		args  []string
+		parts []string
+	}{
+		"a folder in use":        {[]string{"-f", file, "--data", data, "--port", "0"}, []string{data, fmt.Sprintf("process %d", p.cmd.Process.Pid), "--data"}},
+		"a taken port":           {[]string{"-f", file, "--ephemeral", "--port", port}, []string{"127.0.0.1:" + port, "another process", "--port"}},
+		"a folder of another":    {[]string{"-f", file, "--data", other, "--port", "0"}, []string{other, "waybill-state-99", "another version"}},
+		"no folder":              {[]string{"-f", file, "--data", plainFile, "--port", "0"}, []string{plainFile, "not a directory"}},
+		"a folder below nothing": {[]string{"-f", file, "--data", "/proc/nothing/here", "--port", "0"}, []string{"/proc/nothing/here", "--ephemeral"}},
+		"open to everybody":      {[]string{"-f", file, "--ephemeral", "--port", "0", "--listen", "0.0.0.0"}, []string{"Mailbox/default/inbox", "spec.auth"}},
+		"no address of ours":     {[]string{"-f", guarded, "--ephemeral", "--port", "0", "--listen", "192.0.2.1"}, []string{"192.0.2.1", "no address of this machine"}},
+	} {
+		code, _, errs := waybill(t, append([]string{"run"}, c.args...)...)
+		if code != 1 {
+			t.Errorf("%s: exit code %d", name, code)
+		}
+		for _, part := range c.parts {
+			if !strings.Contains(errs, part) {
+				t.Errorf("%s: does not say %q: %s", name, part, errs)
+			}
+		}
+	}
+	// With auth it may be open; its printed address is one that can be called.
+	wide := start(t, "-f", guarded, "--ephemeral", "--listen", "0.0.0.0").awaitUp()
+	post(t, wide.at("Mailbox", "inbox", "/messages"), "x").want(http.StatusUnauthorized)
+	post(t, wide.at("Mailbox", "inbox", "/messages"), "x", "Authorization", "Bearer x").want(http.StatusAccepted)
+}
+
+// A push that hangs holds the drain up for as long as --drain says, and the exit code tells.
+func TestADrainThatIsCutOff(t *testing.T) {
+	t.Parallel()
+	says(t, "C15", "C16", "S1")
+	hang := make(chan struct{})
+	sub := subscribe(t, func(w http.ResponseWriter, p pushed) { <-hang })
+	t.Cleanup(func() { close(hang) })
+	data := t.TempDir()
+	file := manifest(t, broker, "kind: Topic\nmetadata: {name: orders}\nspec: {brokerRef: {name: main}}",
+		"kind: Subscription\nmetadata: {name: s}\nspec: {topicRef: {name: orders}, deliverTo: {uri: '"+sub.URL+"'}}")
+	p := start(t, "-f", file, "--data", data, "--drain", "300ms").awaitUp()
+	post(t, p.at("Topic", "orders", ""), "hello", "Idempotency-Key", "one").want(http.StatusAccepted)
+	sub.await(1)
+	began := time.Now()
+	if code := p.signal(syscall.SIGTERM); code != 3 {
+		t.Errorf("exit code %d, want 3\n%s", code, p.stderr.String())
+	}
+	if took := time.Since(began); took < 300*time.Millisecond || took > 15*time.Second {
+		t.Errorf("the drain took %s", took)
+	}
+	if all := p.seen(); !strings.Contains(all[len(all)-1].raw, `"complete":false`) {
+		t.Errorf("the last line is %s", all[len(all)-1].raw)
+	}
+	// What was cut off comes again, and counts no attempt.
+	again := start(t, "-f", file, "--data", data, "--drain", "0s").awaitUp()
+	if got := sub.await(2)[1]; got.header.Get("Ce-Id") != "one" {
+		t.Errorf("another message came: %v", got.header)
+	}
+	if code := again.signal(syscall.SIGINT); code != 3 {
+		t.Errorf("--drain 0s with a push on its way: exit code %d, want 3", code)
+	}
+}
+
+func TestADrainWithoutTimeOfWhatIsIdle(t *testing.T) {
+	t.Parallel()
+	says(t, "C12", "C16")
+	p := start(t, "-f", manifest(t, broker, inboxMailbox), "--ephemeral", "--drain", "0s").awaitUp()
+	if code := p.signal(syscall.SIGINT); code != 0 {
+		t.Errorf("exit code %d\n%s\n%s", code, p.lines(), p.stderr.String())
+	}
+}
+
+// The second signal does not wait; what was stored survives it.
+func TestASecondSignalEndsAtOnce(t *testing.T) {
+	t.Parallel()
+	says(t, "C16")
+	hang := make(chan struct{})
+	sub := subscribe(t, func(w http.ResponseWriter, p pushed) { <-hang })
+	t.Cleanup(func() { close(hang) })
+	p := start(t, "-f", manifest(t, broker, "kind: Topic\nmetadata: {name: orders}\nspec: {brokerRef: {name: main}}",
+		"kind: Subscription\nmetadata: {name: s}\nspec: {topicRef: {name: orders}, deliverTo: {uri: '"+sub.URL+"'}}"), "--data", t.TempDir(), "--drain", "10m").awaitUp()
+	post(t, p.at("Topic", "orders", ""), "hello").want(http.StatusAccepted)
+	sub.await(1)
+	origin, _, _ := strings.Cut(p.at("Topic", "orders", ""), "/default/")
+	if err := p.cmd.Process.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the drain to begin", func() bool {
+		r, err := http.Get(origin + "/readyz")
+		if err != nil {
+			return true // serves no more
+		}
+		defer r.Body.Close()
+		return r.StatusCode != http.StatusOK
+	})
+	if code := p.signal(syscall.SIGTERM); code != -1 {
+		t.Errorf("exit code %d, want the end by the signal", code)
+	}
+}
