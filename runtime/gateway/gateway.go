@@ -58,6 +58,7 @@ type front struct {
 	stats    counters
 	budget   budget
 	store    *store
+	desk     atomic.Pointer[reply.Desk] // where requests waited last; nil: none has
 
 	draining atomic.Bool
 	drained  chan struct{} // closed when draining begins

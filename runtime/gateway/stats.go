@@ -13,7 +13,9 @@ type Stats struct {
 	Replies  int64 // requests answered with a reply or receipt
 	Failed   int64 // requests whose message was dead-lettered
 	TimedOut int64 // requests without an answer in time
-	Waiting  int64 // requests that wait for an answer now
+	// Answers that nobody waited for: later than the timeout, or after the first one.
+	LateReplies, DuplicateReplies int64
+	Waiting                       int64 // requests that wait for an answer now
 
 	Leased, Acked, Nacked, Rejected, Replied, Extended int64
 	LeasesEnded                                        int64 // calls that came too late
@@ -44,6 +46,10 @@ func (f *front) Stats() Stats {
 		Replies: c.replies.Load(), Failed: c.failed.Load(), TimedOut: c.timedOut.Load(), Waiting: c.waiting.Load(),
 		Leased: c.leased.Load(), Acked: c.acked.Load(), Nacked: c.nacked.Load(), Rejected: c.rejected.Load(), Replied: c.replied.Load(), Extended: c.extended.Load(),
 		LeasesEnded: c.ended.Load(), DeadLettered: c.dead.Load(), Expired: c.expired.Load(), Polls: c.polls.Load(), Live: c.live.Load(), Gaps: c.gaps.Load(),
+	}
+	if d := f.desk.Load(); d != nil {
+		u := d.Unheard(f.deps.Resource.String())
+		s.LateReplies, s.DuplicateReplies = u.Late, u.Duplicate
 	}
 	for status := range c.byStatus {
 		if n := c.byStatus[status].Load(); n > 0 {

@@ -44,6 +44,7 @@ func (f *front) ask(w http.ResponseWriter, r *http.Request, b *broker.Broker, de
 	defer f.stats.waiting.Add(-1)
 	ctx, cancel := context.WithTimeoutCause(r.Context(), q.timeout, errTimeout)
 	defer cancel()
+	f.desk.Store(desk)
 	m := &in.events[0]
 	id := m.ID
 	call, err := desk.Expect(reply.Request{Target: f.deps.Resource.String(), Source: m.Source, ID: id, Want: q.want}, f.expiry(m, q))

@@ -20,8 +20,8 @@ import (
 // ErrAway says that no inbox is open: a request sent now could not be answered.
 var ErrAway = errors.New("the inbox for replies is not open: the broker is away")
 
-// How many requests a Desk remembers: those answered, to tell a duplicate answer from a late one, and those asked, so that a repetition is
-// one.
+// How many requests a Desk remembers: those that ended, to tell a duplicate answer from a late one and whose it is, and those asked, so that
+// a repetition is one.
 const remembered = 4096
 
 // Desk is where requests wait for their answers. It keeps one inbox open and opens it again when it is lost. Safe for concurrent use.
@@ -32,17 +32,18 @@ type Desk struct {
 	done chan struct{}
 	key  []byte // makes correlations of requests
 
-	mu       sync.Mutex
-	address  string
-	opened   chan struct{} // closed while an inbox is open
-	waiting  map[Request]*waiting
-	byID     map[string]*waiting // by correlation
-	answered map[string]struct{}
-	ring     [remembered]string // the keys of answered, oldest at next
-	next     int
-	asked    map[string]time.Time // by correlation: when requests expire, whether anybody still waits for them or not
-	askedBy  [remembered]string   // the keys of asked, oldest at askedAt
-	askedAt  int
+	mu      sync.Mutex
+	address string
+	opened  chan struct{} // closed while an inbox is open
+	waiting map[Request]*waiting
+	byID    map[string]*waiting // by correlation
+	over    map[string]end      // by correlation: requests that nobody waits for any more
+	ring    [remembered]string  // the keys of over, oldest at next
+	next    int
+	unheard map[string]Unheard   // by target
+	asked   map[string]time.Time // by correlation: when requests expire, whether anybody still waits for them or not
+	askedBy [remembered]string   // the keys of asked, oldest at askedAt
+	askedAt int
 
 	late, duplicate, malformed, delivered, repeated atomic.Int64
 }
@@ -56,6 +57,15 @@ type Request struct {
 	// Want is what is waited for: Reply or Processed.
 	Want Kind
 }
+
+// end is how a request's wait ended.
+type end struct {
+	target   string
+	answered bool
+}
+
+// Unheard are answers to one target's requests that nobody waited for: late ones, and those after the first.
+type Unheard struct{ Late, Duplicate int64 }
 
 // waiting is one request with everybody who waits for it.
 type waiting struct {
@@ -73,7 +83,7 @@ type waiting struct {
 func NewDesk(open func(context.Context) (driver.Inbox, error), log *slog.Logger) *Desk {
 	ctx, stop := context.WithCancel(context.Background())
 	d := &Desk{open: open, log: log, stop: stop, done: make(chan struct{}), opened: make(chan struct{}),
-		key: []byte(rand.Text()), waiting: map[Request]*waiting{}, byID: map[string]*waiting{}, answered: map[string]struct{}{}, asked: map[string]time.Time{}}
+		key: []byte(rand.Text()), waiting: map[Request]*waiting{}, byID: map[string]*waiting{}, over: map[string]end{}, unheard: map[string]Unheard{}, asked: map[string]time.Time{}}
 	go d.run(ctx)
 	return d
 }
@@ -121,7 +131,7 @@ func (d *Desk) Expect(r Request, expires time.Time) (*Call, error) {
 	}
 	w := &waiting{request: r, correlation: d.correlation(r), address: d.address, calls: 1, done: make(chan struct{})}
 	w.expires = d.expiry(w.correlation, expires)
-	delete(d.answered, w.correlation) // asked anew
+	delete(d.over, w.correlation) // asked anew
 	d.waiting[r] = w
 	d.byID[w.correlation] = w
 	return &Call{desk: d, w: w}, nil
@@ -216,8 +226,9 @@ func (c *Call) Close() (others bool) {
 	defer d.mu.Unlock()
 	if !c.closed {
 		c.closed = true
-		if c.w.calls--; c.w.calls == 0 {
+		if c.w.calls--; c.w.calls == 0 && d.byID[c.w.correlation] == c.w {
 			d.forget(c.w)
+			d.ended(c.w, false)
 		}
 	}
 	return c.w.calls > 0
@@ -231,6 +242,16 @@ func (d *Desk) forget(w *waiting) {
 	if d.waiting[w.request] == w {
 		delete(d.waiting, w.request)
 	}
+}
+
+// ended remembers how a request's wait ended. The caller holds the lock.
+func (d *Desk) ended(w *waiting, answered bool) {
+	if _, known := d.over[w.correlation]; !known {
+		delete(d.over, d.ring[d.next])
+		d.ring[d.next] = w.correlation
+		d.next = (d.next + 1) % remembered
+	}
+	d.over[w.correlation] = end{w.request.Target, answered}
 }
 
 func (d *Desk) run(ctx context.Context) {
@@ -301,11 +322,7 @@ func (d *Desk) deliver(m message.Message) {
 	defer d.mu.Unlock()
 	w := d.byID[correlation]
 	if w == nil {
-		if _, twice := d.answered[correlation]; twice {
-			d.duplicate.Add(1)
-		} else {
-			d.late.Add(1)
-		}
+		d.notHeard(correlation)
 		return
 	}
 	if a.Kind != Failed && a.Kind != w.request.Want {
@@ -315,12 +332,32 @@ func (d *Desk) deliver(m message.Message) {
 	a.Message.Data = append([]byte(nil), a.Message.Data...) // the inbox's buffer is not ours
 	w.answer = a
 	d.forget(w)
-	delete(d.answered, d.ring[d.next])
-	d.ring[d.next] = correlation
-	d.next = (d.next + 1) % remembered
-	d.answered[correlation] = struct{}{}
+	d.ended(w, true)
 	d.delivered.Add(1)
 	close(w.done)
+}
+
+// notHeard counts an answer that nobody waits for. The caller holds the lock.
+func (d *Desk) notHeard(correlation string) {
+	e, known := d.over[correlation]
+	u := d.unheard[e.target]
+	if e.answered {
+		d.duplicate.Add(1)
+		u.Duplicate++
+	} else {
+		d.late.Add(1)
+		u.Late++
+	}
+	if known { // the targets are resources: few
+		d.unheard[e.target] = u
+	}
+}
+
+// Unheard is what nobody waited for of the answers to requests of a target.
+func (d *Desk) Unheard(target string) Unheard {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.unheard[target]
 }
 
 // Stats are counts since the start, and how many requests wait now.

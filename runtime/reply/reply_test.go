@@ -128,6 +128,9 @@ func TestTheFirstReplyWinsAndOthersAreCounted(t *testing.T) {
 		if got, want := d.Stats(), (reply.Stats{Delivered: 1, Late: 1, Duplicate: 1}); got != want {
 			t.Fatalf("got %+v, want %+v", got, want)
 		}
+		if got := d.Unheard("Mailbox/default/m"); got != (reply.Unheard{Late: 1, Duplicate: 1}) || d.Unheard("Mailbox/default/other") != (reply.Unheard{}) {
+			t.Fatalf("got %+v", got)
+		}
 	})
 }
 
