@@ -12,6 +12,7 @@ import (
 	"github.com/waybill-dev/waybill/api/v1alpha1"
 	"github.com/waybill-dev/waybill/runtime/compile"
 	"github.com/waybill-dev/waybill/runtime/manifest"
+	"github.com/waybill-dev/waybill/runtime/plan"
 )
 
 // A load is what the files hold: read, validated by the cluster's own rules, and ready to be compiled.
@@ -44,6 +45,9 @@ func (l *load) input() compile.Input {
 	for _, s := range l.set.Secrets {
 		in.Secrets[types.NamespacedName{Namespace: s.Namespace, Name: s.Name}] = slices.Sorted(maps.Keys(s.Data))
 	}
+	for _, k := range l.set.Refused {
+		in.Refused = append(in.Refused, plan.Resource{Kind: k.Kind, Namespace: k.Namespace, Name: k.Name})
+	}
 	return in
 }
 
@@ -51,8 +55,8 @@ func (l *load) input() compile.Input {
 func (l *load) diagnostics(found []compile.Diagnostic, keep func(compile.Diagnostic) bool) []manifest.Diagnostic {
 	out := slices.Clone(l.faults)
 	for _, d := range found {
-		// What refers to an object that has faults of its own is no second fault.
-		if len(l.set.Refused) > 0 && (d.Reason == v1alpha1.ReasonReferenceNotFound || d.Reason == v1alpha1.ReasonReferenceInvalid) {
+		// What refers to an object that has faults of its own is no second fault: those are told.
+		if d.Reason == v1alpha1.ReasonReferenceInvalid {
 			continue
 		}
 		if keep(d) {
