@@ -119,9 +119,10 @@ func (e *Engine) Ready() error {
 	return nil
 }
 
-// Drain ends everything within ctx, in the order that loses nothing: unready; gateways answer their long polls and take no new work;
-// stopHTTP waits for the requests under way, which may need the flows; flows and pollers finish what is in flight and hand the rest back
-// uncounted; then the connections close. It returns what each resource drained.
+// Drain ends everything within ctx, in the order that loses nothing: unready; gateways answer their long polls and take no new work; the
+// requests under way end, which may need the flows; flows and pollers finish what is in flight and hand the rest back uncounted. Until then
+// HTTP is served, so that readiness is told and callers are sent elsewhere; then stopHTTP ends it, and the connections close. It returns what
+// each resource drained.
 func (e *Engine) Drain(ctx context.Context, stopHTTP func(context.Context)) []Drained {
 	e.mu.Lock()
 	e.draining = true
@@ -130,9 +131,9 @@ func (e *Engine) Drain(ctx context.Context, stopHTTP func(context.Context)) []Dr
 
 	// Requests that wait for a reply may wait longer than the drain lasts: they get half of it.
 	half, cancel := halfOf(ctx)
+	defer cancel()
 	each(units, func(u *unit) { u.quiesce(half) })
-	stopHTTP(half)
-	cancel()
+	e.router.wait(half)
 
 	drained := make([]Drained, len(units))
 	var wg sync.WaitGroup
@@ -140,11 +141,12 @@ func (e *Engine) Drain(ctx context.Context, stopHTTP func(context.Context)) []Dr
 		wg.Go(func() { drained[i] = u.drain(ctx) })
 	}
 	wg.Wait()
+	stopHTTP(half)
 
 	e.cancel()
 	// The deadline bounds the work, not the goodbye: closing releases what is held, and takes its own short time.
-	closing, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
-	defer cancel()
+	closing, done := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
+	defer done()
 	e.desks.close()
 	if err := e.conns.close(closing); err != nil {
 		e.host.Log.Warn("closing connections", "error", err)

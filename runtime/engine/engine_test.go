@@ -193,17 +193,22 @@ func TestADrainFinishesWhatIsInFlightAndHandsBackTheRest(t *testing.T) {
 	<-entered
 	eventually(t, "more than one is held", func() bool { return state(t, e, "billing").Counts.Held > 1 })
 
-	drained := make(chan []engine.Drained, 1)
+	drained, stopped := make(chan []engine.Drained, 1), make(chan struct{})
 	go func() {
 		ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
 		defer cancel()
-		drained <- e.Drain(ctx, func(context.Context) {})
+		drained <- e.Drain(ctx, func(context.Context) { close(stopped) })
 	}()
 	eventually(t, "the engine is unready while it drains", func() bool { return e.Ready() != nil })
 	eventually(t, "the gateway takes nothing more", func() bool {
 		code, _ := post(t, e, "/default/topics/orders", `{}`)
 		return code == http.StatusServiceUnavailable
 	})
+	select {
+	case <-stopped:
+		t.Error("HTTP ended before the flows were drained")
+	default:
+	}
 	close(leave)
 	for _, d := range <-drained {
 		if d.Resource.Name == "billing" && (d.Finished != 1 || d.Released < 1) {

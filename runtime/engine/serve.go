@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"context"
 	"encoding/json"
 	"net/http"
 	"strings"
@@ -13,6 +14,10 @@ import (
 type router struct {
 	mu     sync.RWMutex
 	routes map[string]http.Handler
+
+	counting sync.Mutex
+	underWay int
+	none     chan struct{} // closed when no request is under way; nil: nobody waits for that
 }
 
 func (r *router) add(base string, h http.Handler) {
@@ -39,8 +44,38 @@ func (r *router) find(path string) (h http.Handler, base string) {
 	return r.routes[path[:end]], path[:end]
 }
 
+// count notes that a request came or ended.
+func (r *router) count(n int) {
+	r.counting.Lock()
+	defer r.counting.Unlock()
+	if r.underWay += n; r.underWay == 0 && r.none != nil {
+		close(r.none)
+		r.none = nil
+	}
+}
+
+// wait returns when no request is under way or ctx ends.
+func (r *router) wait(ctx context.Context) {
+	r.counting.Lock()
+	if r.underWay == 0 {
+		r.counting.Unlock()
+		return
+	}
+	if r.none == nil {
+		r.none = make(chan struct{})
+	}
+	none := r.none
+	r.counting.Unlock()
+	select {
+	case <-none:
+	case <-ctx.Done():
+	}
+}
+
 // ServeHTTP serves all gateways.
 func (r *router) ServeHTTP(w http.ResponseWriter, req *http.Request) {
+	r.count(1)
+	defer r.count(-1)
 	h, base := r.find(req.URL.Path)
 	if h == nil {
 		w.Header().Set("Content-Type", "application/problem+json")
