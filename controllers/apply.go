@@ -75,7 +75,7 @@ func (c *Controller) applyOne(ctx context.Context, r plan.Resource, desired *uns
 	}
 	if live != nil && desired.GetKind() == configMapKind.Kind && isTrue(live, "immutable") {
 		// A plan cannot be mended, only made anew; the Pods that run it have read it.
-		return client.IgnoreNotFound(c.client.Delete(ctx, live, client.Preconditions{UID: new(live.GetUID())}))
+		return c.remove(ctx, live)
 	}
 	return c.client.Apply(ctx, client.ApplyConfigurationFromUnstructured(desired.DeepCopy()), fieldOwner, client.ForceOwnership)
 }
@@ -123,7 +123,7 @@ func (c *Controller) prune(ctx context.Context, owner client.Object, r plan.Reso
 					continue
 				}
 			}
-			if err := c.client.Delete(ctx, o.DeepCopy(), client.Preconditions{UID: new(o.GetUID())}); client.IgnoreNotFound(err) != nil {
+			if err := c.remove(ctx, o.DeepCopy()); err != nil {
 				return err
 			}
 		}
@@ -149,6 +149,11 @@ func (c *Controller) plansInUse(ctx context.Context, r plan.Resource, set *workl
 		inUse[sets.Items[i].Spec.Template.Annotations[workload.AnnotationPlan]] = true
 	}
 	return inUse, nil
+}
+
+// remove deletes this very object, and not one of its name that has come after it.
+func (c *Controller) remove(ctx context.Context, o client.Object) error {
+	return client.IgnoreNotFound(c.client.Delete(ctx, o, client.Preconditions{UID: new(o.GetUID())}))
 }
 
 // create makes an object that is made once and then left alone, as a Secret with random bytes is.

@@ -96,14 +96,15 @@ func (c *Controller) ensure(ctx context.Context, f *facts) error {
 		return err
 	}
 	connections := make([]Connection, len(f.verdict.owned))
-	what := string(text)
+	seen := []string{string(text)}
 	for i, o := range f.verdict.owned {
 		var ok bool
 		if connections[i], ok = c.world.connection(o.Broker); !ok {
 			return &problem{class: waits, reason: v1alpha1.ReasonWaitingForBroker, message: "Broker " + o.Broker + " has faults of its own: put them right first"}
 		}
-		what += "\n" + connections[i].Version
+		seen = append(seen, connections[i].Version)
 	}
+	what := strings.Join(seen, "\n")
 	c.mu.Lock()
 	before := c.ensured[f.resource]
 	c.mu.Unlock()

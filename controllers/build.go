@@ -140,7 +140,7 @@ func (c *Controller) dropCopies(ctx context.Context, broker plan.Resource, wante
 		if wanted[client.ObjectKeyFromObject(s)] {
 			continue
 		}
-		if err := c.client.Delete(ctx, s.DeepCopy(), client.Preconditions{UID: new(s.UID)}); client.IgnoreNotFound(err) != nil {
+		if err := c.remove(ctx, s.DeepCopy()); err != nil {
 			return err
 		}
 	}

@@ -88,7 +88,10 @@ func New(mgr manager.Manager, opts Options) (*Controller, error) {
 	if err != nil {
 		return nil, err
 	}
-	return c, c.watch(mgr, ctl)
+	if err := c.watch(mgr, ctl); err != nil {
+		return nil, err
+	}
+	return c, nil
 }
 
 func defaults(o *Options) {

@@ -34,13 +34,11 @@ func (c *Controller) needsFarewell(k *kind, o client.Object, f *facts) bool {
 
 func (c *Controller) setFinalizer(ctx context.Context, o client.Object, on bool) error {
 	before := o.DeepCopyObject().(client.Object)
-	changed := false
+	change := controllerutil.RemoveFinalizer
 	if on {
-		changed = controllerutil.AddFinalizer(o, Finalizer)
-	} else {
-		changed = controllerutil.RemoveFinalizer(o, Finalizer)
+		change = controllerutil.AddFinalizer
 	}
-	if !changed {
+	if !change(o, Finalizer) {
 		return nil
 	}
 	return client.IgnoreNotFound(c.client.Patch(ctx, o, client.MergeFromWithOptions(before, client.MergeFromWithOptimisticLock{}), fieldOwner))
@@ -98,7 +96,8 @@ func (c *Controller) stop(ctx context.Context, f *facts) error {
 		d.SetGroupVersionKind(deploymentKind)
 		d.SetNamespace(f.resource.Namespace)
 		d.SetName(set.Workload)
-		if err := c.client.Patch(ctx, d, client.RawPatch(types.MergePatchType, []byte(`{"spec":{"replicas":0}}`)), fieldOwner); client.IgnoreNotFound(err) != nil {
+		none := client.RawPatch(types.MergePatchType, []byte(`{"spec":{"replicas":0}}`))
+		if err := client.IgnoreNotFound(c.client.Patch(ctx, d, none, fieldOwner)); err != nil {
 			return err
 		}
 		return draining("")
@@ -141,7 +140,7 @@ func (c *Controller) leaveObjects(ctx context.Context, k *kind, o client.Object,
 	if live.GetUID() != o.GetUID() {
 		return nil
 	}
-	err := c.deleteObjects(ctx, f, own, policy)
+	err := c.deleteObjects(ctx, own, policy)
 	if err == nil {
 		return nil
 	}
@@ -166,7 +165,7 @@ func (c *Controller) leaveObjects(ctx context.Context, k *kind, o client.Object,
 }
 
 // deleteObjects deletes from last to first; with DeleteIfEmpty none while one of them has messages.
-func (c *Controller) deleteObjects(ctx context.Context, f *facts, own []plan.Object, policy v1alpha1.DeletionPolicy) error {
+func (c *Controller) deleteObjects(ctx context.Context, own []plan.Object, policy v1alpha1.DeletionPolicy) error {
 	connections := make([]Connection, len(own))
 	for i, obj := range own {
 		to, ok := c.world.connection(obj.Broker)
@@ -225,7 +224,7 @@ func (c *Controller) dropKept(ctx context.Context, o client.Object, f *facts) er
 		if live == nil || !hasLabels(live, workload.SelectorLabels(f.resource)) {
 			continue
 		}
-		if err := c.client.Delete(ctx, live, client.Preconditions{UID: new(live.GetUID())}); client.IgnoreNotFound(err) != nil {
+		if err := c.remove(ctx, live); err != nil {
 			return err
 		}
 	}

@@ -98,7 +98,7 @@ func (c *Controller) watch(mgr manager.Manager, ctl controller.TypedController[p
 func (c *Controller) declared(k *kind) handler.TypedEventHandler[client.Object, plan.Resource] {
 	reconcile := func(o client.Object, q queue) { q.Add(resourceOf(k.name, o)) }
 	return handler.TypedFuncs[client.Object, plan.Resource]{
-		CreateFunc: func(_ context.Context, e event.TypedCreateEvent[client.Object], _ queue) { c.world.changed() },
+		CreateFunc: func(context.Context, event.TypedCreateEvent[client.Object], queue) { c.world.changed() },
 		UpdateFunc: func(_ context.Context, e event.TypedUpdateEvent[client.Object], q queue) {
 			if matters(e.ObjectOld, e.ObjectNew) {
 				c.world.changed()

@@ -57,6 +57,17 @@ runtime/secret              | ./api                         | refused
 runtime/sink                | ./api                         | refused
 runtime/step                | ./api                         | refused
 runtime/telemetry           | ./api                         | refused
+controllers                 | ./runtime/compile             | allowed
+controllers                 | ./runtime/broker/driver       | refused
+controllers                 | ./runtime/engine              | refused
+controllers                 | github.com/spf13/cobra        | refused
+controllers                 | sigs.k8s.io/controller-runtime/pkg/client | allowed
+controllers/brokers         | ./runtime/broker/driver       | allowed
+controllers/brokers         | ./runtime/broker/nats         | refused
+controllers/workload        | ./runtime/engine              | refused
+controllers/workload        | k8s.io/client-go/kubernetes   | refused
+controllers/workload        | sigs.k8s.io/controller-runtime/pkg/client | refused
+cmd/manager                 | ./runtime/broker/nats         | allowed
 cmd/waybill                 | ./runtime/broker/nats         | allowed
 test/bench                  | github.com/nats-io/nuid       | allowed
 '

@@ -58,7 +58,6 @@ type session struct {
 	mu      sync.Mutex
 	version string
 	conn    driver.Conn
-	class   func(error) driver.Class
 	// Of the last attempt to dial, if it failed.
 	failed error
 	next   time.Time
@@ -268,7 +267,7 @@ func away(to controllers.Connection, err error) error {
 
 // explain gives an error of a driver the reason that a condition shows.
 func explain(to controllers.Connection, class driver.Class, err error) error {
-	reason := v1alpha1.ReasonUnreachable
+	var reason v1alpha1.Reason
 	switch {
 	case errors.Is(err, driver.ErrBusy):
 		reason = v1alpha1.ReasonNotEmpty

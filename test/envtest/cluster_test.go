@@ -42,7 +42,9 @@ func startCluster(ctx context.Context, cfg *rest.Config, scheme *runtime.Scheme)
 
 type objectFunc[T client.Object] func(context.Context, T) (reconcile.Result, error)
 
-func (f objectFunc[T]) Reconcile(ctx context.Context, o T) (reconcile.Result, error) { return f(ctx, o) }
+func (f objectFunc[T]) Reconcile(ctx context.Context, o T) (reconcile.Result, error) {
+	return f(ctx, o)
+}
 
 func (c *cluster) runDeployment(ctx context.Context, d *appsv1.Deployment) (reconcile.Result, error) {
 	if c.holds(d) {
