@@ -8,8 +8,6 @@ import (
 
 	"cel.dev/cel-go/cel"
 	"cel.dev/cel-go/interpreter"
-
-	"github.com/waybill-dev/waybill/runtime/spelling"
 )
 
 // An Error is why an expression gave nothing for one message. It names the expression's part, never a value of the message.
@@ -105,55 +103,4 @@ func article(t *cel.Type) string {
 		return "an " + name
 	}
 	return "a " + name
-}
-
-// explain makes one error of what CEL found wrong, each with its place.
-func explain(issues *cel.Issues, s Scope) error {
-	var said []string
-	for i, e := range issues.Errors() {
-		if i == 3 {
-			said = append(said, "and more")
-			break
-		}
-		text := e.Message
-		if i := strings.IndexByte(text, '\n'); i >= 0 {
-			text = text[:i]
-		}
-		if strings.Contains(text, "recursion") {
-			return fmt.Errorf("the expression is nested deeper than %d levels, or has too many operations in one chain: do part of it in a step of its own", maxRecursion)
-		}
-		said = append(said, fmt.Sprintf("line %d, column %d: %s", e.Location.Line(), e.Location.Column()+1, remedy(text, s)))
-	}
-	return errors.New(strings.Join(said, "; "))
-}
-
-func remedy(text string, s Scope) string {
-	if _, size, ok := strings.Cut(text, "regex program size "); ok {
-		size, _, _ = strings.Cut(size, " ")
-		return fmt.Sprintf("the regular expression has %s instructions; at most %d are allowed: repeat fewer times in it, or match a part", size, maxRegexProgram)
-	}
-	if name, ok := quoted(text, "undeclared reference to '"); ok {
-		say := fmt.Sprintf("there is no %s here", name)
-		if near := spelling.Nearest(name, s.variables()); near != "" {
-			return say + "; did you mean " + near + "?"
-		}
-		return say + "; the variables are " + strings.Join(s.variables(), ", ")
-	}
-	if operator, ok := quoted(text, "found no matching overload for '"); ok {
-		operator = strings.Trim(operator, "_")
-		arguments := strings.TrimPrefix(text[strings.Index(text, "applied to")+len("applied to"):], " ")
-		if operator == "+" && strings.Contains(arguments, "(map(") {
-			return "+ does not join objects; write a.merge(b)"
-		}
-		return fmt.Sprintf("%s does not take %s; convert one side, as in string( … ), int( … ) or double( … )", operator, strings.Trim(arguments, "'"))
-	}
-	return text
-}
-
-func quoted(text, begin string) (string, bool) {
-	if !strings.HasPrefix(text, begin) {
-		return "", false
-	}
-	name, _, ok := strings.Cut(text[len(begin):], "'")
-	return name, ok
 }

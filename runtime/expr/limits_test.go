@@ -20,20 +20,20 @@ func TestCheckNamesPlaceAndRemedy(t *testing.T) {
 		say    string
 	}{
 		{``, Message, Bool, `the expression is empty`},
-		{`tpye == "a"`, Message, Bool, `line 1, column 1: there is no tpye here; did you mean type?`},
-		{"true &&\n  body.x", Message, Bool, `line 2, column 3: there is no body here; the variables are id, source, type, subject, time, datacontenttype, dataschema, key, attributes, data`},
-		{`data.total`, Item, JSON, `line 1, column 1: there is no data here; the variables are item, body, status, headers`},
-		{`id > 3`, Message, Bool, `line 1, column 4: > does not take (string, int); convert one side, as in string( … ), int( … ) or double( … )`},
+		{`tpye == "a"`, Message, Bool, `line 1, column 1 (▸tpye == "a"): there is no tpye here; did you mean type?`},
+		{"true &&\n  body.x", Message, Bool, `line 2, column 3 (  ▸body.x): there is no body here; the variables are id, source, type, subject, time, datacontenttype, dataschema, key, attributes, data`},
+		{`data.total`, Item, JSON, `line 1, column 1 (▸data.total): there is no data here; the variables are item, body, status, headers`},
+		{`id > 3`, Message, Bool, `line 1, column 4 (id ▸> 3): > does not take (string, int); convert one side, as in string( … ), int( … ) or double( … )`},
 		{`id`, Message, Bool, `the expression gives a string where true or false is needed; compare it with something, as in type == "order.created"`},
 		{`status`, PageScope, List, `the expression gives an int where a list is needed; name a list, as in data.lines, or write one: [ … ]`},
 		{`{"a": 1}`, Message, String, `the expression gives a map(string, int) where a string is needed; name one, as in data.id, or make one with string( … )`},
 		{`type(data)`, Message, JSON, `the expression gives a type, which JSON cannot write`},
-		{`data.`, Message, JSON, `line 1, column 6: Syntax error`},
+		{`data.`, Message, JSON, `line 1, column 6 (data.▸): the expression ends too soon`},
 		{`"` + strings.Repeat("x", 4<<10) + `"`, Message, JSON, `the expression has 4098 bytes; at most 4096 are allowed`},
 		{strings.Repeat("(", 200) + "1" + strings.Repeat(")", 200), Message, JSON, `the expression is nested deeper than 64 levels, or has too many operations in one chain: do part of it in a step of its own`},
 		{"1" + strings.Repeat("+1", 300), Message, JSON, `do part of it in a step of its own`},
-		{`id.matches("a{900}b{900}c{900}")`, Message, Bool, `line 1, column 12: the regular expression has 2702 instructions; at most 2000 are allowed: repeat fewer times in it, or match a part`},
-		{`{"a": 1} + {"b": 2}`, Message, JSON, `line 1, column 10: + does not join objects; write a.merge(b)`},
+		{`id.matches("a{900}b{900}c{900}")`, Message, Bool, `line 1, column 12 (id.matches(▸"a{900}b{900}c{900}")): the regular expression has 2702 instructions; at most 2000 are allowed: repeat fewer times in it, or match a part`},
+		{`{"a": 1} + {"b": 2}`, Message, JSON, `line 1, column 10 ({"a": 1} ▸+ {"b": 2}): + does not join objects; write a.merge(b)`},
 	} {
 		err := Check(c.source, c.scope, c.want)
 		if err == nil || !strings.Contains(err.Error(), c.say) {

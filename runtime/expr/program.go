@@ -73,7 +73,7 @@ func check(source string, s Scope, want Kind) (*environment, *cel.Ast, error) {
 	}
 	ast, issues := e.env.Compile(source)
 	if issues.Err() != nil {
-		return nil, nil, explain(issues, s)
+		return nil, nil, explain(e.env, source, issues, s)
 	}
 	if err := fits(ast.OutputType(), want); err != nil {
 		return nil, nil, err

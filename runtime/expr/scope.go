@@ -74,6 +74,7 @@ func newEnvironment(s Scope) (*environment, error) {
 		cel.ParserExpressionSizeLimit(maxSource),
 		cel.ParserRecursionLimit(maxRecursion),
 		cel.RegexProgramSizeLimit(maxRegexProgram),
+		cel.ASTValidators(cel.ValidateRegexLiterals(), cel.ValidateDurationLiterals(), cel.ValidateTimestampLiterals()),
 		cel.OptionalTypes(),
 		ext.Bindings(),
 		ext.Encoders(ext.EncodersVersion(1)),
