@@ -40,6 +40,7 @@ type Abilities struct {
 	Full    bool // a queue can be bounded
 	Replay  bool // positions Earliest and Time
 	Expire  bool // a topic can be bounded, and deletes its oldest messages
+	Live    bool // a topic can be read without a group
 	// Fenced: two readers of one position cannot both go on.
 	Fenced bool
 	// Settling of a group or queue with this ordering.
@@ -55,7 +56,7 @@ type testCase struct {
 // Run runs the whole suite.
 func Run(t *testing.T, h Harness) {
 	var cases []testCase
-	for _, group := range [][]testCase{publishCases, roundTripCases, receiveCases, settleCases, orderCases, positionCases, adminCases, inboxCases, outageCases, crashCases} {
+	for _, group := range [][]testCase{publishCases, roundTripCases, receiveCases, settleCases, leaseCases, liveCases, orderCases, positionCases, adminCases, inboxCases, outageCases, crashCases} {
 		cases = append(cases, group...)
 	}
 	for _, c := range cases {

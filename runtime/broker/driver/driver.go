@@ -204,7 +204,8 @@ type Settlement struct {
 	After time.Duration
 }
 
-// Settler settles from any connection, for leases that outlive a request. It does not fence: the caller refuses expired leases first.
+// Settler settles from any connection, for leases that outlive a request. It does not fence: the caller refuses expired leases first. Where
+// there is one, Features has NativeDelay: nobody holds a lease that was handed back with a delay.
 type Settler interface {
 	// Restore makes a delivery from a Handle; it does no I/O. ErrInvalid when the handle is none of object's.
 	Restore(object Ref, handle []byte) (Delivery, error)
