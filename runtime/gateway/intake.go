@@ -152,6 +152,7 @@ func (in *intake) take(h http.Header, body []byte, d cehttp.Defaults, l limits) 
 	switch len(found) {
 	case large:
 		p.Status, p.Reason, p.Limit, p.Field = http.StatusRequestEntityTooLarge, "TooLarge", int64(l.data), messageField
+		p.Detail = fmt.Sprintf("members of the batch have more than the %d bytes that are taken (%s); nothing of it was stored", l.data, messageField)
 	case len(found) - malformed - large:
 		p.Reason, p.Detail = "SchemaViolation", schemaDetail
 	}

@@ -5,6 +5,7 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
+	"io"
 	"net/http"
 	"strings"
 	"sync"
@@ -214,7 +215,12 @@ func difference(got, want string) string {
 
 // try is post for those that may not end the test.
 func try(t *testing.T, url, body string, headers ...string) (answer, error) {
-	r, err := http.NewRequestWithContext(t.Context(), http.MethodPost, url, strings.NewReader(body))
+	return tryBody(t, url, strings.NewReader(body), headers...)
+}
+
+// tryBody is try with a body whose length is told only if the library knows its type.
+func tryBody(t *testing.T, url string, body io.Reader, headers ...string) (answer, error) {
+	r, err := http.NewRequestWithContext(t.Context(), http.MethodPost, url, body)
 	if err != nil {
 		return answer{}, err
 	}
