@@ -146,7 +146,7 @@ func TestTopic(t *testing.T) {
 					t.Errorf("%s: %s", c.body, a.body)
 				}
 			}
-			for _, path := range strings.SplitSeq(c.paths, " ") {
+			for path := range strings.SplitSeq(c.paths, " ") {
 				if !paths[path] {
 					t.Errorf("%s: %s is not named: %s", c.body, path, a.body)
 				}
