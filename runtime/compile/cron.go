@@ -1,6 +1,7 @@
 package compile
 
 import (
+	"fmt"
 	"strings"
 	"time"
 
@@ -9,6 +10,11 @@ import (
 
 // someDay is the day on which schedules are tried: any would do, as long as it is always the same.
 var someDay = time.Date(2024, 1, 1, 0, 0, 0, 0, time.UTC)
+
+// cronFields are the fields of a schedule and what they hold; the library counts a field of seconds before them.
+var cronFields = [][2]string{
+	{"minute", "0 to 59"}, {"hour", "0 to 23"}, {"day of the month", "1 to 31"}, {"month", "1 to 12 or JAN to DEC"}, {"day of the week", "0 to 6 or SUN to SAT"},
+}
 
 // cronFault says what is wrong with a schedule of five fields; "" when nothing is.
 func cronFault(cron string) string {
@@ -26,11 +32,12 @@ func cronFault(cron string) string {
 	checker.SetRef(someDay)
 	for at, segment := range segments {
 		for entry := range strings.SplitSeq(segment, ",") {
-			if entry == "" || strings.Count(entry, "/") > 1 || strings.Count(entry, "-") > 1 {
-				return unreadable
-			}
-			if _, err := checker.CheckDue(entry, at); err != nil {
-				return unreadable
+			_, err := checker.CheckDue(entry, at)
+			if entry == "" || strings.Count(entry, "/") > 1 || strings.Count(entry, "-") > 1 || err != nil {
+				if at < 1 || at > len(cronFields) {
+					return unreadable
+				}
+				return fmt.Sprintf("has %q as its %s: write *, %s, a list (1,15), a range (1-5) or a step (*/10), %s", segment, cronFields[at-1][0], cronFields[at-1][1], example)
 			}
 		}
 	}
