@@ -22,7 +22,7 @@ func (o *overrides) warnOfUnused(stderr io.Writer, l *load) {
 	}
 	for _, key := range slices.Sorted(maps.Keys(o.services)) {
 		if !r.services[key] {
-			fmt.Fprintf(stderr, "--service %s: no resource calls this Service%s\n", serviceOfKey(key), meant(serviceOfKey(key), serviceNames(r.services)))
+			fmt.Fprintf(stderr, "--service %s: no resource calls this Service%s\n", serviceOfKey(key), meant(serviceOfKey(key), servicesLike(key, r.services)))
 		}
 	}
 	for _, name := range slices.Sorted(maps.Keys(o.steps)) {
@@ -106,12 +106,12 @@ func serviceOfKey(key string) string {
 	return name + "." + namespace + ":" + port
 }
 
-// serviceNames are the Services that are called, with their ports.
-func serviceNames(keys map[string]bool) []string {
+// servicesLike are the Services that are called, with their ports if key has one.
+func servicesLike(key string, called map[string]bool) []string {
 	var out []string
-	for _, key := range names(keys) {
-		if !strings.HasSuffix(key, ":") {
-			out = append(out, serviceOfKey(key))
+	for _, k := range names(called) {
+		if strings.HasSuffix(k, ":") == strings.HasSuffix(key, ":") {
+			out = append(out, serviceOfKey(k))
 		}
 	}
 	return out

@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -288,9 +289,9 @@ func TestKeysOfSecrets(t *testing.T) {
 	for name, c := range cases {
 		base = append(base, strings.ReplaceAll(c.document, "NAME", name))
 	}
-	right, wrong := base, base
+	right, wrong := slices.Clip(base), slices.Clip(base)
 	for name, c := range cases {
-		right, wrong = append(right[:len(right):len(right)], secretFor(name, c.right...)), append(wrong[:len(wrong):len(wrong)], secretFor(name, c.wrong...))
+		right, wrong = append(right, secretFor(name, c.right...)), append(wrong, secretFor(name, c.wrong...))
 	}
 	if code, _, errs := waybill(t, "validate", "-f", manifest(t, right...)); code != 0 {
 		t.Errorf("with all keys: exit code %d, %s", code, errs)
