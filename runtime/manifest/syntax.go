@@ -133,8 +133,9 @@ func explainYAML(text []byte, f fault) fault {
 			return fault{f.line, fmt.Sprintf("a value cannot begin with %s: put it in quotes", m[1])}
 		}
 	case has("unknown anchor"):
-		name := unknownAnchor.FindStringSubmatch(strings.TrimPrefix(f.message, notYAML))[1]
-		return fault{f.line, fmt.Sprintf("there is no anchor &%s above the alias *%s: write the value out, or put it in quotes if it is text", name, name)}
+		if m := unknownAnchor.FindStringSubmatch(strings.TrimPrefix(f.message, notYAML)); m != nil {
+			return fault{f.line, fmt.Sprintf("there is no anchor &%s above the alias *%s: write the value out, or put it in quotes if it is text", m[1], m[1])}
+		}
 	case has("unexpected end of stream"), has("unexpected document indicator"):
 		return unclosed(lines, f)
 	case has("mapping values are not allowed"):
