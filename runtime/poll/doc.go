@@ -21,6 +21,9 @@
 // with Always and ETag, the cursor with Cursor, what came before with Changed. No id depends on the clock; the event's time is when its page was
 // read.
 //
+// With Always an id expression that gives an item the same id in each round makes one message of them where the broker drops repeated ids, as
+// NATS does within two minutes.
+//
 // # What goes wrong
 //
 // A poll that fails is tried again with backoff, for ever; Retry-After is honoured. An item that cannot be published whatever is done (an

@@ -141,3 +141,31 @@ func TestCompareCursors(t *testing.T) {
 		}
 	}
 }
+
+// Whatever cursors a server gives, they are in one order, equal ones are equal both ways, and none of them is lost or ends the poller.
+func FuzzCursor(f *testing.F) {
+	for _, pair := range [][2]string{{"9", "10"}, {"9007199254740993", "9007199254740992"}, {"1.0", "1"}, {"-0", "0"}, {"2026-01-01T00:00:00Z", "2026-01-01T01:00:00+01:00"}, {"a", "b"}, {"", "0"}, {"1e9", "2"}, {"00", "0"}, {"1.2.3", "1"}} {
+		f.Add(pair[0], pair[1])
+	}
+	f.Fuzz(func(t *testing.T, a, b string) {
+		order, known := compare(a, b)
+		back, knownBack := compare(b, a)
+		if order != -back || known != knownBack || order < -1 || order > 1 {
+			t.Fatalf("%q and %q: %d, %v; the other way round %d, %v", a, b, order, known, back, knownBack)
+		}
+		if same, _ := compare(a, a); same != 0 {
+			t.Fatalf("%q is not itself", a)
+		}
+		at := &position{}
+		for i, c := range []string{a, b, a} {
+			if c != "" {
+				at.advance(c, uint64(i))
+			}
+		}
+		for _, c := range []string{a, b} {
+			if order, _ := compare(c, at.Cursor); c != "" && order > 0 {
+				t.Fatalf("%q and %q: the cursor is %q", a, b, at.Cursor)
+			}
+		}
+	})
+}
