@@ -29,11 +29,11 @@ run: bin/waybill ## Run the quickstart, all delivery patterns on this machine; C
 	@exec bin/waybill run -f config/samples/quickstart $(ARGS)
 
 .PHONY: build
-build: bin/waybill bin/worker ## Build the static binaries bin/waybill and bin/worker.
+build: bin/waybill bin/worker bin/manager ## Build the static binaries bin/waybill, bin/worker and bin/manager.
 
 # Go knows better than make whether a binary is up to date.
-.PHONY: bin/waybill bin/worker
-bin/waybill bin/worker: bin/%:
+.PHONY: bin/waybill bin/worker bin/manager
+bin/waybill bin/worker bin/manager: bin/%:
 	@$(go_build) -o $@ ./cmd/$*
 
 ##@ While working
@@ -44,8 +44,9 @@ generate: ## Regenerate Go code: deep copies, and what //go:generate asks for.
 	@go generate ./...
 
 .PHONY: manifests
-manifests: ## Regenerate the CRDs in config/crd/bases.
+manifests: ## Regenerate the CRDs in config/crd/bases and the operator's rights in config/rbac/role.yaml.
 	@$(controller_gen) crd paths=./api/... output:crd:dir=config/crd/bases
+	@$(controller_gen) rbac:roleName=waybill-manager paths=./controllers output:rbac:dir=config/rbac
 
 .PHONY: fmt
 fmt: ## Format the Go code and its imports.
@@ -59,6 +60,31 @@ lint: lint-api ## Lint everything, the rules of who may import whom included. AR
 .PHONY: lint-api
 lint-api: ## Lint the API types against the Kubernetes API conventions.
 	@$(golangci_lint) run --config .golangci-kal.yml $(ARGS) ./api/...
+
+##@ In a cluster
+
+# The cluster is the one of the current context. KUBECTL and the images may be others: make deploy MANAGER_IMAGE=… WORKER_IMAGE=…
+KUBECTL ?= $(shell hack/kubernetes.sh)/kubectl
+MANAGER_IMAGE ?= waybill.dev/manager:dev
+WORKER_IMAGE ?= waybill.dev/worker:dev
+
+.PHONY: install
+install: ## Install the CRDs.
+	@$(KUBECTL) apply --server-side -k config/crd
+
+.PHONY: uninstall
+uninstall: ## Remove the CRDs, and with them every resource of theirs.
+	@$(KUBECTL) delete --ignore-not-found -k config/crd
+
+.PHONY: deploy
+deploy: ## Install the CRDs and the operator.
+	@$(KUBECTL) kustomize config/default | sed -e 's|waybill.dev/manager:dev|$(MANAGER_IMAGE)|' -e 's|waybill.dev/worker:dev|$(WORKER_IMAGE)|' \
+	  | $(KUBECTL) apply --server-side -f -
+
+.PHONY: undeploy
+undeploy: ## Remove the operator. The resources and their workers stay, unless `make uninstall` was run before.
+	@$(KUBECTL) delete --ignore-not-found -k config/rbac
+	@$(KUBECTL) delete --ignore-not-found -k config/manager
 
 ##@ Before pushing
 

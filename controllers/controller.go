@@ -40,6 +40,32 @@ type Options struct {
 	Metrics prometheus.Registerer
 }
 
+// What the operator may do in a cluster, and why.
+//
+// The seven kinds, and their finalizers and status:
+// +kubebuilder:rbac:groups=waybill.dev,resources=brokers;topics;subscriptions;mailboxes;pollers;endpoints;pipelines,verbs=get;list;watch;patch
+// +kubebuilder:rbac:groups=waybill.dev,resources=brokers/status;topics/status;subscriptions/status;mailboxes/status;pollers/status;endpoints/status;pipelines/status,verbs=patch
+// +kubebuilder:rbac:groups=waybill.dev,resources=brokers/finalizers;topics/finalizers;subscriptions/finalizers;mailboxes/finalizers;pollers/finalizers;endpoints/finalizers;pipelines/finalizers,verbs=update
+//
+// What they become:
+// +kubebuilder:rbac:groups="",resources=configmaps;services;serviceaccounts;persistentvolumeclaims,verbs=get;list;watch;create;patch;delete
+// +kubebuilder:rbac:groups=apps,resources=deployments;statefulsets,verbs=get;list;watch;create;patch;delete
+// +kubebuilder:rbac:groups=networking.k8s.io,resources=networkpolicies,verbs=get;list;watch;create;patch;delete
+// +kubebuilder:rbac:groups=policy,resources=poddisruptionbudgets,verbs=get;list;watch;create;patch;delete
+//
+// A Poller's right to its own checkpoint. Who gives a right has to have it: get and update of ConfigMaps.
+// +kubebuilder:rbac:groups=rbac.authorization.k8s.io,resources=roles;rolebindings,verbs=get;list;watch;create;patch;delete
+// +kubebuilder:rbac:groups="",resources=configmaps,verbs=update
+//
+// Secrets that resources name, read and watched one by one; lease keys, an Embedded Broker's password and the copies for other namespaces:
+// +kubebuilder:rbac:groups="",resources=secrets,verbs=get;list;watch;create;update;delete
+//
+// Namespaces are selected by label and may be ending; Pods are counted while they drain; ReplicaSets still need old plans:
+// +kubebuilder:rbac:groups="",resources=namespaces,verbs=list;watch
+// +kubebuilder:rbac:groups="",resources=pods,verbs=list
+// +kubebuilder:rbac:groups=apps,resources=replicasets,verbs=list
+// +kubebuilder:rbac:groups=events.k8s.io,resources=events,verbs=create;patch
+
 // Controller makes all kinds be as they are declared. See the package's comment for the way through.
 type Controller struct {
 	options Options

@@ -50,10 +50,10 @@ func problemOf(err error) *problem {
 	}
 	if reason := brokerReason(err); reason != "" {
 		p := &problem{class: passes, reason: reason, message: err.Error(), err: err}
-		switch reason { // a Secret that is not there yet may be being made
+		switch reason { // what is not there yet, a Secret or the stream of a Topic, may be being made
 		case v1alpha1.ReasonUnreachable:
 			p.reason = v1alpha1.ReasonUnreachableFromManager
-		case v1alpha1.ReasonConflict, v1alpha1.ReasonDenied, v1alpha1.ReasonInvalid, v1alpha1.ReasonReferenceNotFound:
+		case v1alpha1.ReasonConflict, v1alpha1.ReasonDenied, v1alpha1.ReasonInvalid:
 			p.class, p.again = stalls, lookAgain // it is mended on the broker, where nobody watches
 		}
 		return p

@@ -17,6 +17,7 @@ import (
 	. "github.com/onsi/ginkgo/v2"
 	. "github.com/onsi/gomega"
 	corev1 "k8s.io/api/core/v1"
+	rbacv1 "k8s.io/api/rbac/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
@@ -25,6 +26,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/envtest"
 	metricsserver "sigs.k8s.io/controller-runtime/pkg/metrics/server"
+	"sigs.k8s.io/yaml"
 
 	"github.com/waybill-dev/waybill/controllers"
 	"github.com/waybill-dev/waybill/controllers/brokers"
@@ -36,12 +38,14 @@ const root = "../.."
 
 var (
 	k8s      client.Client // asks the API server itself
-	config   *rest.Config
-	writes   *counter // of the operator's requests
+	manager  *rest.Config  // the operator's, with its own rights and no more
+	writes   *counter      // of the operator's requests
 	operator *controllers.Controller
 	sessions *brokers.Sessions
 	server   *nats.Embedded
 	pods     *cluster
+
+	kubeconfig string // of an administrator, for kubectl
 )
 
 // settings are as a manager has them.
@@ -83,12 +87,15 @@ var _ = BeforeSuite(func(ctx SpecContext) {
 
 	env := &envtest.Environment{Scheme: scheme, CRDDirectoryPaths: []string{filepath.Join(root, "config", "crd", "bases")}, ErrorIfCRDPathMissing: true}
 	env.ControlPlane.GetAPIServer().Configure().Set("max-requests-inflight", "2000").Set("max-mutating-requests-inflight", "1000")
-	config, err = env.Start()
+	config, err := env.Start()
 	Expect(err).NotTo(HaveOccurred())
 	DeferCleanup(env.Stop)
 	config.QPS, config.Burst = -1, 0
+	kubeconfig = filepath.Join(GinkgoT().TempDir(), "kubeconfig")
+	Expect(os.WriteFile(kubeconfig, env.KubeConfig, 0o600)).To(Succeed())
 	k8s, err = client.New(config, client.Options{Scheme: scheme})
 	Expect(err).NotTo(HaveOccurred())
+	manager = asManager(ctx, env, config)
 
 	dir, err := os.MkdirTemp("", "waybill-nats")
 	Expect(err).NotTo(HaveOccurred())
@@ -107,10 +114,26 @@ var _ = BeforeSuite(func(ctx SpecContext) {
 	})
 }, NodeTimeout(2*time.Minute))
 
+// asManager is who the operator is: a user to whom the generated role is bound.
+func asManager(ctx context.Context, env *envtest.Environment, config *rest.Config) *rest.Config {
+	text, err := os.ReadFile(filepath.Join(root, "config", "rbac", "role.yaml"))
+	Expect(err).NotTo(HaveOccurred())
+	role := new(rbacv1.ClusterRole)
+	Expect(yaml.UnmarshalStrict(text, role)).To(Succeed())
+	Expect(k8s.Create(ctx, role)).To(Succeed())
+	binding := &rbacv1.ClusterRoleBinding{ObjectMeta: metav1.ObjectMeta{Name: "test"}}
+	binding.RoleRef = rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "ClusterRole", Name: role.Name}
+	binding.Subjects = []rbacv1.Subject{{APIGroup: rbacv1.GroupName, Kind: rbacv1.UserKind, Name: "manager"}}
+	Expect(k8s.Create(ctx, binding)).To(Succeed())
+	user, err := env.AddUser(envtest.User{Name: "manager"}, config)
+	Expect(err).NotTo(HaveOccurred())
+	return user.Config()
+}
+
 // startOperator runs the operator as cmd/manager does, until ctx ends; then what it returns is closed.
 func startOperator(ctx context.Context) <-chan struct{} {
 	writes = newCounter()
-	cfg := rest.CopyConfig(config)
+	cfg := rest.CopyConfig(manager)
 	cfg.Wrap(writes.wrap)
 	options := controllers.ManagerOptions(k8s.Scheme())
 	options.Metrics = metricsserver.Options{BindAddress: "0"}
