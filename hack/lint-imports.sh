@@ -53,6 +53,7 @@ runtime/gateway             | github.com/nats-io/nuid       | refused
 runtime/manifest            | ./api                         | allowed
 runtime/poll                | ./api                         | refused
 runtime/reply               | ./api                         | refused
+runtime/schema              | ./api                         | refused
 runtime/secret              | ./api                         | refused
 runtime/sink                | ./api                         | refused
 runtime/step                | ./api                         | refused

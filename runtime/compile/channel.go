@@ -1,6 +1,7 @@
 package compile
 
 import (
+	"encoding/json"
 	"k8s.io/apimachinery/pkg/api/resource"
 
 	"github.com/waybill-dev/waybill/api/v1alpha1"
@@ -18,6 +19,8 @@ type channel struct {
 	object plan.Object
 	// maxMessageBytes is the largest message that it takes, attributes included.
 	maxMessageBytes int
+	// schema is the JSON Schema that whatever is published to it must meet; nil: none, or one that was refused.
+	schema json.RawMessage
 
 	// Of a mailbox: who takes its messages, and the Pipeline where that is one.
 	mode     string

@@ -38,7 +38,7 @@ func (c *compiler) endpoint(it *item[v1alpha1.Endpoint]) {
 	to := c.endpointTarget(s, spec, waits)
 	e.MaxMessageBytes = defaultMaxMessageBytes
 	if to != nil {
-		e.MaxMessageBytes, e.To = to.maxMessageBytes, to.object.Ref
+		e.MaxMessageBytes, e.To, e.Schema = to.maxMessageBytes, to.object.Ref, to.schema
 		if to.broker != nil {
 			s.plan.Objects = []plan.Object{to.object}
 		}

@@ -77,7 +77,7 @@ func (c *compiler) pipelineSink(con *consumer, spec *v1alpha1.PipelineSpec) plan
 	publish := func(field string) plan.Sink {
 		p := &plan.Publish{Key: key}
 		if ch := con.to(field); ch != nil {
-			p.Object = ch.object.Ref
+			p.Object, p.Schema = ch.object.Ref, ch.schema
 		}
 		return plan.Sink{Publish: p}
 	}

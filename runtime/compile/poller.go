@@ -43,7 +43,7 @@ func (c *compiler) poller(it *item[v1alpha1.Poller]) {
 	if to == nil || to.broker == nil {
 		return
 	}
-	p.To, p.MaxMessageBytes = to.object.Ref, to.maxMessageBytes
+	p.To, p.MaxMessageBytes, p.Schema = to.object.Ref, to.maxMessageBytes, to.schema
 	s.plan.Objects = []plan.Object{to.object}
 	s.effective = pollerEffective(p, to)
 }

@@ -37,7 +37,7 @@ func (c *compiler) subscription(it *item[v1alpha1.Subscription]) {
 				sink.Push.Response = "Topic"
 				if to := con.to("spec.reply.topicRef"); to != nil {
 					ref := to.object.Ref
-					sink.Push.ReplyTo = &ref
+					sink.Push.ReplyTo, sink.Push.ReplySchema = &ref, to.schema
 				}
 			}
 		} else {
@@ -47,7 +47,7 @@ func (c *compiler) subscription(it *item[v1alpha1.Subscription]) {
 			}
 			sink.Publish = &plan.Publish{}
 			if to := con.to(field); to != nil {
-				sink.Publish.Object = to.object.Ref
+				sink.Publish.Object, sink.Publish.Schema = to.object.Ref, to.schema
 			}
 			if spec.Reply != nil {
 				s.refuse("spec.reply", v1alpha1.ReasonInvalid, "a %s gives no response that could be published: remove reply, or deliver to a uri or serviceRef", kind)

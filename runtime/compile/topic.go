@@ -17,6 +17,7 @@ func (c *compiler) declareTopic(it *item[v1alpha1.Topic]) *channel {
 		}
 		ch.object.MaxBytes = amount(ch.subject, "spec.retention.maxBytes", r.MaxBytes)
 	}
+	ch.schema = checkSchema(ch.subject, spec.Schema)
 	if ch.broker != nil && ch.broker.protocol.Partitions {
 		ch.object.Partitions = int(deref(spec.Partitions, 0))
 	}
@@ -33,7 +34,7 @@ func (c *compiler) topic(ch *channel) {
 	auth := c.gatewayAuth(ch.subject, "spec.auth", spec.Auth)
 	gateway := &plan.Topic{
 		Object: ch.object.Ref, MaxMessageBytes: ch.maxMessageBytes,
-		Schema: checkSchema(ch.subject, spec.Schema), Publish: auth, Receive: auth,
+		Schema: ch.schema, Publish: auth, Receive: auth,
 	}
 	ch.plan = &plan.Plan{Topic: gateway, Objects: []plan.Object{ch.object}}
 	b := ch.broker

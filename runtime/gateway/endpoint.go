@@ -13,6 +13,7 @@ import (
 	"github.com/waybill-dev/waybill/runtime/message"
 	"github.com/waybill-dev/waybill/runtime/plan"
 	"github.com/waybill-dev/waybill/runtime/reply"
+	"github.com/waybill-dev/waybill/runtime/schema"
 )
 
 // Patterns of an Endpoint.
@@ -25,9 +26,10 @@ const (
 // Endpoint serves an Endpoint: POST at exactly its path.
 type Endpoint struct {
 	front
-	plan  plan.Endpoint
-	key   *expr.Program // nil: the event's own key
-	limit *rate.Limiter // nil: none
+	plan   plan.Endpoint
+	key    *expr.Program  // nil: the event's own key
+	schema *schema.Schema // of the Topic that it leads to; nil: none
+	limit  *rate.Limiter  // nil: none
 }
 
 // NewEndpoint makes the handler. The error is about the plan: its pattern or its key.
@@ -45,6 +47,13 @@ func NewEndpoint(p plan.Endpoint, deps Deps) (*Endpoint, error) {
 			return nil, fmt.Errorf("endpoint: key: %w", err)
 		}
 		e.key = k
+	}
+	if len(p.Schema) > 0 {
+		s, err := schema.Compile(p.Schema)
+		if err != nil {
+			return nil, fmt.Errorf("endpoint: %w", err)
+		}
+		e.schema = s
 	}
 	if p.RatePerSecond > 0 {
 		e.limit = rate.NewLimiter(rate.Limit(p.RatePerSecond), p.RatePerSecond)
@@ -65,7 +74,7 @@ func (e *Endpoint) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			Detail: fmt.Sprintf("more than %d requests a second", e.plan.RatePerSecond)})
 		return
 	}
-	in := e.read(w, r, limits{body: e.plan.MaxBodyBytes, data: e.plan.MaxMessageBytes})
+	in := e.read(w, r, limits{body: e.plan.MaxBodyBytes, data: e.plan.MaxMessageBytes, schema: e.schema})
 	if in == nil {
 		return
 	}

@@ -2,6 +2,7 @@ package gateway_test
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"net/http"
 	"strings"
@@ -196,6 +197,20 @@ func TestEndpointKey(t *testing.T) {
 	}
 	if _, err := gateway.NewEndpoint(plan.Endpoint{Pattern: "RequestAck", Key: &plan.Expr{CEL: "data."}}, r.deps("Endpoint", "x")); err == nil {
 		t.Fatal("a key that does not compile was taken")
+	}
+}
+
+func TestEndpointHoldsEventsAgainstTheTopicsSchema(t *testing.T) {
+	r := newRig(t)
+	r.mailbox("work")
+	e := r.endpoint("RequestForget", func(p *plan.Endpoint) { p.Schema = json.RawMessage(schema) })
+	p := e.post("/checkout", `{"total":null}`, "Content-Type", "application/json").problem(http.StatusUnprocessableEntity, "SchemaViolation")
+	if e := fmt.Sprint(p["errors"]); !strings.Contains(e, "path:/total") {
+		t.Fatalf("got %v", e)
+	}
+	e.post("/checkout", `{"total":1}`, "Content-Type", "application/json").want(http.StatusAccepted)
+	if _, err := gateway.NewEndpoint(plan.Endpoint{Pattern: "RequestAck", Schema: json.RawMessage(`{"type":"nonsense"}`)}, r.deps("Endpoint", "x")); err == nil {
+		t.Fatal("a schema that does not compile was taken")
 	}
 }
 

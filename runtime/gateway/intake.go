@@ -11,6 +11,7 @@ import (
 
 	"github.com/waybill-dev/waybill/runtime/message"
 	"github.com/waybill-dev/waybill/runtime/message/cehttp"
+	"github.com/waybill-dev/waybill/runtime/schema"
 )
 
 const (
@@ -54,11 +55,25 @@ func (in *intake) close() {
 	in.bytes = 0
 }
 
-// limits of one request: of its body, 0 for as large as the events may be, and of one event's data. check may refuse single events; its
-// faults have the detail, and a path where there is one.
+// limits of one request: of its body, 0 for as large as the events may be, of one event's data, and what the data must meet (nil: anything
+// goes).
 type limits struct {
 	body, data int
-	check      func(*message.Message) []fault
+	schema     *schema.Schema
+}
+
+const schemaDetail = "the data do not meet the topic's schema; nothing was stored"
+
+// violations holds an event against the schema; nil: it meets it.
+func (l *limits) violations(m *message.Message) []fault {
+	if l.schema == nil {
+		return nil
+	}
+	var faults []fault
+	for _, v := range l.schema.Violations(m) {
+		faults = append(faults, fault{Path: v.Path, Detail: v.Detail})
+	}
+	return faults
 }
 
 // Fields that set a limit.
@@ -137,11 +152,9 @@ func (in *intake) take(h http.Header, body []byte, d cehttp.Defaults, l limits) 
 			large++
 			continue
 		}
-		if l.check != nil {
-			for _, one := range l.check(m) {
-				one.Index = &i
-				found = append(found, one)
-			}
+		for _, one := range l.violations(m) {
+			one.Index = &i
+			found = append(found, one)
 		}
 	}
 	if found == nil {
@@ -167,10 +180,8 @@ func (in *intake) takeOne(l limits) *problem {
 	if p := tooMuch(m, l); p != nil {
 		return p
 	}
-	if l.check != nil {
-		if faults := l.check(m); faults != nil {
-			return &problem{Status: http.StatusUnprocessableEntity, Reason: "SchemaViolation", Detail: schemaDetail, ID: m.ID, Errors: faults}
-		}
+	if faults := l.violations(m); faults != nil {
+		return &problem{Status: http.StatusUnprocessableEntity, Reason: "SchemaViolation", Detail: schemaDetail, ID: m.ID, Errors: faults}
 	}
 	return nil
 }

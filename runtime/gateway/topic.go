@@ -4,17 +4,15 @@ import (
 	"context"
 	"net/http"
 
-	"github.com/santhosh-tekuri/jsonschema/v6"
-
-	"github.com/waybill-dev/waybill/runtime/message"
 	"github.com/waybill-dev/waybill/runtime/plan"
+	"github.com/waybill-dev/waybill/runtime/schema"
 )
 
 // Topic serves a Topic: POST publishes, GET reads live events.
 type Topic struct {
 	front
 	plan   plan.Topic
-	schema *jsonschema.Schema // nil: anything goes
+	schema *schema.Schema // nil: anything goes
 	live   liveReaders
 }
 
@@ -23,7 +21,7 @@ func NewTopic(p plan.Topic, deps Deps) (*Topic, error) {
 	t := &Topic{plan: p}
 	t.init(deps, "topics", p.Object)
 	if len(p.Schema) > 0 {
-		s, err := compileSchema(p.Schema)
+		s, err := schema.Compile(p.Schema)
 		if err != nil {
 			return nil, err
 		}
@@ -52,11 +50,7 @@ func (t *Topic) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	prefer, _ := readPrefer(r.Header) // a Topic has nothing to wait for
-	l := limits{data: t.plan.MaxMessageBytes}
-	if t.schema != nil {
-		l.check = func(m *message.Message) []fault { return violations(t.schema, m) }
-	}
-	in := t.read(w, r, l)
+	in := t.read(w, r, limits{data: t.plan.MaxMessageBytes, schema: t.schema})
 	if in == nil {
 		return
 	}

@@ -1,5 +1,7 @@
 package plan
 
+import "encoding/json"
+
 // Flow is source → steps → sink under a policy: what a Subscription, a Pipeline and a Mailbox with a handler become.
 type Flow struct {
 	Source Source `json:"source"`
@@ -75,8 +77,9 @@ type Sink struct {
 
 // Publish writes each message to a Topic or Queue.
 type Publish struct {
-	Object Ref   `json:"object"`
-	Key    *Expr `json:"key,omitempty"`
+	Object Ref             `json:"object"`
+	Key    *Expr           `json:"key,omitempty"`
+	Schema json.RawMessage `json:"schema,omitempty"` // JSON Schema that the Topic asks data to meet
 }
 
 // Push sends each message to a subscriber. What becomes of a response body: Drop, Topic (published to ReplyTo when it is a CloudEvent)
@@ -85,6 +88,8 @@ type Push struct {
 	HTTPCall
 	Response string `json:"response"`
 	ReplyTo  *Ref   `json:"replyTo,omitempty"`
+	// ReplySchema is what the Topic at ReplyTo asks data to meet.
+	ReplySchema json.RawMessage `json:"replySchema,omitempty"`
 }
 
 // Reply sends each message to the requester that waits for it.

@@ -27,17 +27,18 @@ type Mailbox struct {
 
 // Endpoint is an HTTP front door.
 type Endpoint struct {
-	Pattern         string   `json:"pattern"` // RequestResponse, RequestAck, RequestForget
-	Path            string   `json:"path"`    // begins with "/"
-	To              Ref      `json:"to"`
-	Key             *Expr    `json:"key,omitempty"`
-	Timeout         Duration `json:"timeout"`
-	AckWhen         string   `json:"ackWhen,omitempty"` // RequestAck: Stored, Processed
-	WhenExpired     string   `json:"whenExpired"`       // Drop, Deliver: a request not started before its requester gave up
-	MaxBodyBytes    int      `json:"maxBodyBytes"`
-	MaxMessageBytes int      `json:"maxMessageBytes"`
-	RatePerSecond   int      `json:"ratePerSecond,omitempty"` // a replica; 0: no limit
-	Auth            *Auth    `json:"auth,omitempty"`
+	Pattern         string          `json:"pattern"` // RequestResponse, RequestAck, RequestForget
+	Path            string          `json:"path"`    // begins with "/"
+	To              Ref             `json:"to"`
+	Schema          json.RawMessage `json:"schema,omitempty"` // JSON Schema that a Topic asks data to meet
+	Key             *Expr           `json:"key,omitempty"`
+	Timeout         Duration        `json:"timeout"`
+	AckWhen         string          `json:"ackWhen,omitempty"` // RequestAck: Stored, Processed
+	WhenExpired     string          `json:"whenExpired"`       // Drop, Deliver: a request not started before its requester gave up
+	MaxBodyBytes    int             `json:"maxBodyBytes"`
+	MaxMessageBytes int             `json:"maxMessageBytes"`
+	RatePerSecond   int             `json:"ratePerSecond,omitempty"` // a replica; 0: no limit
+	Auth            *Auth           `json:"auth,omitempty"`
 }
 
 // Auth is how a caller proves who it is, or how we do: exactly one member.

@@ -1,14 +1,17 @@
 package plan
 
+import "encoding/json"
+
 // Poller asks a source on a schedule and publishes what is new.
 type Poller struct {
-	Schedule Schedule  `json:"schedule"`
-	HTTP     *PollHTTP `json:"http,omitempty"`
-	Items    *Expr     `json:"items,omitempty"` // one message an item; nil: the whole response is the item
-	ID       *Expr     `json:"id,omitempty"`
-	Key      *Expr     `json:"key,omitempty"`
-	Detect   string    `json:"detect"` // Always, ETag, Changed, Cursor
-	To       Ref       `json:"to"`
+	Schedule Schedule        `json:"schedule"`
+	HTTP     *PollHTTP       `json:"http,omitempty"`
+	Items    *Expr           `json:"items,omitempty"` // one message an item; nil: the whole response is the item
+	ID       *Expr           `json:"id,omitempty"`
+	Key      *Expr           `json:"key,omitempty"`
+	Detect   string          `json:"detect"` // Always, ETag, Changed, Cursor
+	To       Ref             `json:"to"`
+	Schema   json.RawMessage `json:"schema,omitempty"` // JSON Schema that a Topic asks data to meet
 	// Source is the CloudEvents source of what is published; Type its type.
 	Source string `json:"source"`
 	Type   string `json:"type"`

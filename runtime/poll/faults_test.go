@@ -1,6 +1,7 @@
 package poll
 
 import (
+	"encoding/json"
 	"bytes"
 	"compress/gzip"
 	"context"
@@ -56,6 +57,16 @@ func TestRefusedItemsDoNotStopTheOthers(t *testing.T) {
 				t.Errorf("published %q", got)
 			}
 		})
+	}
+}
+
+func TestWhatTheTopicsSchemaRefusesIsNotPublished(t *testing.T) {
+	r := newRig(t, plan.Poller{Detect: changed, Items: cel("body"), ID: cel("string(item.id)"), Schema: json.RawMessage(`{"properties":{"id":{"type":"integer"}}}`)})
+	r.handler = respond(`[{"id":1},{"id":"s3cret"}]`)
+	f := r.once(ItemRefused)
+	r.want(data, `{"id":1}`)
+	if !strings.Contains(f.Error(), "item 1") || !strings.Contains(f.Error(), "/id: is a string, must be integer") || strings.Contains(f.Error(), "s3cret") {
+		t.Error(f)
 	}
 }
 

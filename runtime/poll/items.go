@@ -119,6 +119,11 @@ func (p *Poller) examineOne(ctx context.Context, page *expr.View, a *answer, raw
 	if p.plan.MaxMessageBytes > 0 && len(raw) > p.plan.MaxMessageBytes && f.publish {
 		return f, fmt.Errorf("it has %d bytes; %d are the most that its destination takes", len(raw), p.plan.MaxMessageBytes)
 	}
+	if p.schema != nil && f.publish {
+		if v := p.schema.Violations(m); v != nil {
+			return f, fmt.Errorf("the schema of its destination refuses %s", v[0])
+		}
+	}
 	return f, m.Check()
 }
 

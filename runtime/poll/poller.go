@@ -15,6 +15,7 @@ import (
 	"github.com/waybill-dev/waybill/runtime/message"
 	"github.com/waybill-dev/waybill/runtime/outbound"
 	"github.com/waybill-dev/waybill/runtime/plan"
+	"github.com/waybill-dev/waybill/runtime/schema"
 )
 
 const (
@@ -49,6 +50,7 @@ type Poller struct {
 	plan     plan.Poller
 	deps     Deps
 	programs programs
+	schema   *schema.Schema // of the Topic that it publishes to; nil: none
 	http     *httpSource
 	get      source
 	keep     keeper
@@ -91,6 +93,11 @@ func New(p plan.Poller, d Deps) (*Poller, error) {
 		return nil, err
 	}
 	var err error
+	if len(p.Schema) > 0 {
+		if out.schema, err = schema.Compile(p.Schema); err != nil {
+			return nil, err
+		}
+	}
 	if out.http, err = newHTTPSource(d.Client, d.Namespace, *p.HTTP); err != nil {
 		return nil, err
 	}

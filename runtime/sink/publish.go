@@ -8,19 +8,47 @@ import (
 	"github.com/waybill-dev/waybill/runtime/flow"
 	"github.com/waybill-dev/waybill/runtime/message"
 	"github.com/waybill-dev/waybill/runtime/plan"
+	"github.com/waybill-dev/waybill/runtime/schema"
 )
 
-// NewPublish makes the stages that publish p: the key, where p has one, then the publishing.
+// NewPublish makes the stages that publish p: the schema and the key, where p has them, then the publishing. They are stages of their own so
+// that the flow holds back what must not overtake a message that fails there.
 func NewPublish(p plan.Publish, to Outlet) ([]flow.Stage, error) {
-	if p.Key == nil {
-		return []flow.Stage{publish{to}}, nil
+	var stages []flow.Stage
+	if len(p.Schema) > 0 {
+		s, err := schema.Compile(p.Schema)
+		if err != nil {
+			return nil, err
+		}
+		stages = append(stages, conform{s})
 	}
-	program, err := expr.Compile(p.Key.CEL, expr.Message, expr.String)
-	if err != nil {
-		return nil, fmt.Errorf("key: %w", err)
+	if p.Key != nil {
+		program, err := expr.Compile(p.Key.CEL, expr.Message, expr.String)
+		if err != nil {
+			return nil, fmt.Errorf("key: %w", err)
+		}
+		stages = append(stages, key{program})
 	}
-	// The key is a stage of its own so that the flow holds back what must not overtake a message whose key cannot be had.
-	return []flow.Stage{key{program}, publish{to}}, nil
+	return append(stages, publish{to}), nil
+}
+
+// conform lets through what meets the schema of the Topic.
+type conform struct{ schema *schema.Schema }
+
+func (c conform) Process(_ context.Context, b *flow.Batch) {
+	for i := range b.Events {
+		e := &b.Events[i]
+		if err := conforms(c.schema, &e.Message); err != nil {
+			b.Fail(e.Input, &flow.Fault{Blame: flow.Message, Err: err})
+		}
+	}
+}
+
+func conforms(s *schema.Schema, m *message.Message) error {
+	if v := s.Violations(m); v != nil {
+		return fmt.Errorf("the schema of the topic that it goes to refuses %s", v[0])
+	}
+	return nil
 }
 
 type key struct{ program *expr.Program }

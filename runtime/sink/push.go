@@ -13,6 +13,7 @@ import (
 	"github.com/waybill-dev/waybill/runtime/outbound"
 	"github.com/waybill-dev/waybill/runtime/plan"
 	"github.com/waybill-dev/waybill/runtime/reply"
+	"github.com/waybill-dev/waybill/runtime/schema"
 )
 
 // What becomes of the answer to a push: plan.Push.Response.
@@ -61,6 +62,11 @@ func NewPush(p plan.Push, d PushDeps) (flow.Stage, error) {
 	}
 	s := &push{deps: d, response: p.Response, target: *target, silent: *target, concurrency: p.Concurrency}
 	s.silent.Discard = true
+	if len(p.ReplySchema) > 0 {
+		if s.replies, err = schema.Compile(p.ReplySchema); err != nil {
+			return nil, err
+		}
+	}
 	if s.response == toTopic {
 		s.target.Want = cehttp.IsEvent // any other body is dropped, however large it is
 	}
@@ -71,6 +77,7 @@ func NewPush(p plan.Push, d PushDeps) (flow.Stage, error) {
 }
 
 type push struct {
+	replies     *schema.Schema // what events in answers must meet; nil: anything goes
 	deps        PushDeps
 	response    string
 	target      outbound.Target
@@ -154,6 +161,11 @@ func (s *push) publish(ctx context.Context, answer *outbound.Response, sent *mes
 		m := ms[i].Without(message.Reserved)
 		if trace := sent.Attribute(message.TraceParent); trace != "" && m.Attribute(message.TraceParent) == "" {
 			m = m.With(message.TraceParent, trace)
+		}
+		if s.replies != nil {
+			if err := conforms(s.replies, &m); err != nil {
+				return &flow.Fault{Blame: flow.Destination, Err: fmt.Errorf("%s answered with an event that cannot be published: %w", s.target.URL.Host, err), At: outbound.Shown(s.target.URL)}
+			}
 		}
 		ms[i] = onward(m, n)
 	}

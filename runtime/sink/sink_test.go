@@ -2,6 +2,7 @@ package sink
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -187,6 +188,22 @@ func TestPublishFailures(t *testing.T) {
 	expect(t, b, context.Canceled)
 
 	run(t.Context(), stages, &flow.Batch{}) // nothing left to publish
+}
+
+func TestPublishRefusesWhatTheTopicsSchemaRefuses(t *testing.T) {
+	stages, err := NewPublish(plan.Publish{Schema: json.RawMessage(`{"type":"object","properties":{"id":{"enum":["good"]}}}`)}, Outlet{&scripted{}, classify})
+	if err != nil {
+		t.Fatal(err)
+	}
+	b := batch(event("good", "k"), event("bad", "k"), event("good", "other"))
+	run(t.Context(), stages[:1], b) // the flow takes out what failed before it goes on to the next stage
+	expect(t, b, nil, flow.Message, nil)
+	if text := b.Inputs[1].Err.Error(); !strings.Contains(text, "/id: is none of the values") || strings.Contains(text, "bad") {
+		t.Error(text)
+	}
+	if _, err := NewPublish(plan.Publish{Schema: json.RawMessage(`{"type":"nonsense"}`)}, Outlet{&scripted{}, classify}); err == nil {
+		t.Error("a schema that does not compile was taken")
+	}
 }
 
 func TestPublishFailsAnInputOfWhichOneEventFails(t *testing.T) {

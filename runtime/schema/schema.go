@@ -1,4 +1,5 @@
-package gateway
+// Package schema holds the data of events against a Topic's JSON Schema.
+package schema
 
 import (
 	"bytes"
@@ -15,13 +16,27 @@ import (
 	"github.com/waybill-dev/waybill/runtime/message"
 )
 
-// maxViolations bounds the faults that are named of one event.
+// maxViolations bounds what is named of one event.
 const maxViolations = 20
 
-const schemaDetail = "the data do not meet the topic's schema; nothing was stored"
+// A Schema is a compiled JSON Schema (draft 2020-12 unless it names another). It is safe for concurrent use.
+type Schema struct{ schema *jsonschema.Schema }
 
-// compileSchema reads a JSON Schema. References lead into the document itself only: nothing is loaded from anywhere.
-func compileSchema(doc json.RawMessage) (*jsonschema.Schema, error) {
+// A Violation is one thing that is wrong with the data. It never repeats them.
+type Violation struct {
+	Path   string // JSON pointer into the data, RFC 6901; "": the data as a whole
+	Detail string
+}
+
+func (v Violation) String() string {
+	if v.Path == "" {
+		return "the data: " + v.Detail
+	}
+	return v.Path + ": " + v.Detail
+}
+
+// Compile reads a JSON Schema. References lead into the document itself only: nothing is loaded from anywhere.
+func Compile(doc json.RawMessage) (*Schema, error) {
 	v, err := jsonschema.UnmarshalJSON(bytes.NewReader(doc))
 	if err != nil {
 		return nil, fmt.Errorf("schema.jsonSchema: is not JSON: %w", err)
@@ -36,7 +51,7 @@ func compileSchema(doc json.RawMessage) (*jsonschema.Schema, error) {
 	if err != nil {
 		return nil, fmt.Errorf("schema.jsonSchema: %w", err)
 	}
-	return s, nil
+	return &Schema{s}, nil
 }
 
 type noLoader struct{}
@@ -45,34 +60,34 @@ func (noLoader) Load(url string) (any, error) {
 	return nil, fmt.Errorf("$ref to %s: only references within the schema are followed", url)
 }
 
-// violations holds an event against a schema; nil: it meets it.
-func violations(s *jsonschema.Schema, m *message.Message) []fault {
+// Violations are the first twenty of an event; nil: it meets the schema.
+func (s *Schema) Violations(m *message.Message) []Violation {
 	if !message.HasJSON(m.DataContentType) {
-		return []fault{{Detail: "the data must be JSON; the content type says otherwise"}}
+		return []Violation{{Detail: "the data must be JSON; the content type says otherwise"}}
 	}
 	if hugeExponent(m.Data) {
-		return []fault{{Detail: "a number in the data is too large to be checked"}}
+		return []Violation{{Detail: "a number in the data is too large to be checked"}}
 	}
 	v, err := jsonschema.UnmarshalJSON(bytes.NewReader(m.Data))
 	if err != nil {
-		return []fault{{Detail: "the data are not JSON"}}
+		return []Violation{{Detail: "the data are not JSON"}}
 	}
 	var bad *jsonschema.ValidationError
-	if err := s.Validate(v); err == nil {
+	if err := s.schema.Validate(v); err == nil {
 		return nil
 	} else if !errors.As(err, &bad) {
-		return []fault{{Detail: "the data cannot be checked"}}
+		return []Violation{{Detail: "the data cannot be checked"}}
 	}
 	return leaves(bad, nil)
 }
 
 // leaves are the faults that have no deeper cause.
-func leaves(e *jsonschema.ValidationError, to []fault) []fault {
+func leaves(e *jsonschema.ValidationError, to []Violation) []Violation {
 	if len(to) >= maxViolations {
 		return to
 	}
 	if len(e.Causes) == 0 {
-		return append(to, fault{Path: pointer(e.InstanceLocation), Detail: describe(e.ErrorKind)})
+		return append(to, Violation{Path: pointer(e.InstanceLocation), Detail: describe(e.ErrorKind)})
 	}
 	for _, c := range e.Causes {
 		to = leaves(c, to)
