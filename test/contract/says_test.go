@@ -19,7 +19,7 @@ type statement struct {
 	text   string
 }
 
-var statementLine = regexp.MustCompile(`(?m)^- \*\*([A-Z][0-9]+)\*\* (.+)$`)
+var statementLine = regexp.MustCompile(`(?m)^- \*\*([A-Z]\d+)\*\* (.+)$`)
 
 func statements(path string) ([]statement, error) {
 	page, err := os.ReadFile(path)
