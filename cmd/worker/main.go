@@ -129,7 +129,7 @@ func work(ctx context.Context, c config, log *slog.Logger) error {
 		pause(c.linger)
 	case err = <-failed:
 	}
-	<-rotating()
+	rotated := rotating() // a dial of its that is under way must not delay the drain; it ends with the connections
 
 	drainCtx, cancel := context.WithTimeout(context.Background(), c.drain)
 	defer cancel()
@@ -140,6 +140,7 @@ func work(ctx context.Context, c config, log *slog.Logger) error {
 	}) {
 		log.Info("drained", "resource", d.Resource.String(), "finished", d.Finished, "released", d.Released, "lost", int64(d.Lost)+d.AcceptedLost)
 	}
+	<-rotated
 	return err
 }
 
