@@ -103,7 +103,7 @@ type MailboxSpec struct {
 	// +optional
 	Auth *MailboxAuth `json:"auth,omitempty"`
 
-	// maxMessageBytes is the size of the largest message that is taken, attributes included; default 512Ki, at least 1Ki and at most the
+	// maxMessageBytes is the size of the largest data that is taken, attributes apart; default 512Ki, at least 1Ki and at most the
 	// broker's own limit less 24Ki, which a dead letter needs for its history.
 	// +optional
 	MaxMessageBytes *resource.Quantity `json:"maxMessageBytes,omitempty"`

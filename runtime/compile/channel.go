@@ -2,6 +2,7 @@ package compile
 
 import (
 	"encoding/json"
+
 	"k8s.io/apimachinery/pkg/api/resource"
 
 	"github.com/waybill-dev/waybill/api/v1alpha1"

@@ -78,18 +78,10 @@ func (e *Endpoint) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if in == nil {
 		return
 	}
-	if e.key != nil {
-		for i := range in.events {
-			if err := e.setKey(r.Context(), &in.events[i]); err != nil {
-				in.close()
-				p := problem{Status: http.StatusUnprocessableEntity, Reason: "NoKey", Detail: "the key cannot be computed from this event; look at what the Endpoint's key reads", ID: in.events[i].ID}
-				if in.batch {
-					p.ID, p.Errors = "", []fault{{Index: &i, Detail: "has no key"}}
-				}
-				e.refuse(w, p)
-				return
-			}
-		}
+	if p := e.setKeys(r.Context(), in); p != nil {
+		in.close()
+		e.refuse(w, *p)
+		return
 	}
 	b := e.deps.Broker(e.plan.To.Broker)
 	expires := e.plan.WhenExpired == "Drop"
@@ -106,6 +98,31 @@ func (e *Endpoint) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 // serves reports whether u is exactly the Endpoint's path, spelt as it is there: %2F is no slash.
 func (e *Endpoint) serves(u *url.URL) bool {
 	return u.EscapedPath() == e.plan.Path || u.RawPath == "" && u.Path == e.plan.Path || u.Path == "" && e.plan.Path == "/"
+}
+
+// setKeys gives each event the key that the Endpoint computes of it. Of a batch all members without one are named.
+func (e *Endpoint) setKeys(ctx context.Context, in *intake) *problem {
+	if e.key == nil {
+		return nil
+	}
+	p := problem{Status: http.StatusUnprocessableEntity, Reason: "NoKey", Detail: "the key cannot be computed from this event; look at what the Endpoint's key reads"}
+	keyless := 0
+	for i := range in.events {
+		if e.setKey(ctx, &in.events[i]) == nil {
+			continue
+		}
+		keyless++
+		switch {
+		case !in.batch:
+			p.ID = in.events[i].ID
+		case keyless <= maxFaults:
+			p.Errors = append(p.Errors, fault{Index: &i, Detail: "has no key"})
+		}
+	}
+	if keyless == 0 {
+		return nil
+	}
+	return &p
 }
 
 func (e *Endpoint) setKey(ctx context.Context, m *message.Message) error {

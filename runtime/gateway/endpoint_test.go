@@ -195,6 +195,10 @@ func TestEndpointKey(t *testing.T) {
 	if strings.Contains(g.body, "s3cret") {
 		t.Fatalf("the payload shows: %s", g.body)
 	}
+	p := e.post("/checkout", "["+structured("1", `{}`)+","+structured("2", `{"customer":"c"}`)+","+structured("3", `{}`)+"]", "Content-Type", batchType).problem(http.StatusUnprocessableEntity, "NoKey")
+	if at := fmt.Sprint(p["errors"]); !strings.Contains(at, "index:0") || strings.Contains(at, "index:1") || !strings.Contains(at, "index:2") {
+		t.Fatalf("got %v", at)
+	}
 	if _, err := gateway.NewEndpoint(plan.Endpoint{Pattern: "RequestAck", Key: &plan.Expr{CEL: "data."}}, r.deps("Endpoint", "x")); err == nil {
 		t.Fatal("a key that does not compile was taken")
 	}

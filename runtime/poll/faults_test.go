@@ -1,10 +1,10 @@
 package poll
 
 import (
-	"encoding/json"
 	"bytes"
 	"compress/gzip"
 	"context"
+	"encoding/json"
 	"errors"
 	"io"
 	"net/http"
