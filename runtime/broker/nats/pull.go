@@ -31,6 +31,7 @@ var (
 	errReconnected  = errors.New("the connection was renewed")
 	errSilent       = errors.New("the server has gone silent")
 	errNotPurged    = errors.New("what is done could not be removed")
+	errPaused       = errors.New("nobody received, so nothing was asked for")
 )
 
 // A puller asks a consumer for messages so that no more are on their way or in hand than the window allows. Messages come to its own
@@ -58,6 +59,8 @@ type puller struct {
 	held      amount
 	oversize  bool // the next message is larger than what is left of the window
 	lastHeard time.Time
+	takers    int // are in take
+	lastTaken time.Time
 	broken    error // errConsumerGone and the like, until restart
 	stopping  bool
 	wake      chan struct{} // for take
@@ -112,7 +115,8 @@ func (p *puller) start(stream, consumer string) error {
 		return fmt.Errorf("stream %s: %w", stream, err)
 	}
 	_ = sub.SetPendingLimits(-1, -1) // credit bounds it
-	p.sub, p.sess, p.broken, p.credit, p.lastHeard = sub, sess, nil, amount{}, time.Now()
+	now := time.Now()
+	p.sub, p.sess, p.broken, p.credit, p.lastHeard, p.lastTaken = sub, sess, nil, amount{}, now, now
 	p.ask()
 	return nil
 }
@@ -297,12 +301,21 @@ func (p *puller) release(messages, bytes int) {
 // restartable reports whether start may mend what take returned.
 func restartable(err error) bool {
 	return errors.Is(err, errNotStarted) || errors.Is(err, errConsumerGone) || errors.Is(err, errReconnected) || errors.Is(err, errSilent) ||
-		errors.Is(err, errNotPurged)
+		errors.Is(err, errNotPurged) || errors.Is(err, errPaused)
 }
 
 // take waits for arrivals and moves up to max of them to into; none and nil when ctx ends. ErrDrained once nothing can come any more;
 // a restartable error when start must be called first.
 func (p *puller) take(ctx context.Context, into []arrival, limit int) ([]arrival, error) {
+	p.mu.Lock()
+	p.takers++
+	p.mu.Unlock()
+	defer func() {
+		p.mu.Lock()
+		p.takers--
+		p.lastTaken = time.Now()
+		p.mu.Unlock()
+	}()
 	var timer *time.Timer
 	for {
 		p.mu.Lock()

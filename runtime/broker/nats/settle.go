@@ -172,6 +172,9 @@ func (s *durableSource) Extend(ctx context.Context, ds []*driver.Delivery) []err
 			errs[i] = fmt.Errorf("stream %s: extending: %w", s.spec.Object.Name, err)
 		default:
 			d.Deadline = now.Add(s.ackWait)
+			s.mu.Lock()
+			d.Ref.(*held).until = d.Deadline
+			s.mu.Unlock()
 		}
 	}
 	return errs

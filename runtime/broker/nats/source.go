@@ -61,6 +61,9 @@ type durableSource struct {
 
 	scratch []arrival // of Receive
 
+	endKeeping context.CancelFunc
+	keeping    sync.WaitGroup
+
 	mu       sync.Mutex
 	first    *held // unsettled deliveries in the order in which they came
 	last     *held
@@ -73,6 +76,7 @@ type held struct {
 	session    *session
 	reply      string
 	size       int
+	until      time.Time // the end of its ack wait
 	prev, next *held
 	out        bool // settled or given up
 }
@@ -103,7 +107,13 @@ func (c *conn) openDurable(ctx context.Context, spec driver.SourceSpec) (*durabl
 	if spec.OnDemand {
 		return s, nil
 	}
-	return s, s.pull.start(spec.Object.Name, name)
+	if err := s.pull.start(spec.Object.Name, name); err != nil {
+		return nil, err
+	}
+	keeping, end := context.WithCancel(context.Background())
+	s.endKeeping = end
+	s.keeping.Go(func() { s.keep(keeping) })
+	return s, nil
 }
 
 // consumerInfo is what the server says of a consumer: ErrMissing when the stream, ErrPositionLost when the consumer is not there.
@@ -243,7 +253,7 @@ func (s *durableSource) deliver(batch []arrival, into []driver.Delivery) int {
 			d.Ref = &restored{m.Reply} // not held: it is its receiver's, whatever becomes of this source
 		} else {
 			h := &notes[i]
-			h.source, h.session, h.reply, h.size = s, batch[i].session, m.Reply, m.Size()
+			h.source, h.session, h.reply, h.size, h.until = s, batch[i].session, m.Reply, m.Size(), d.Deadline
 			s.link(h)
 			d.Ref = h
 		}
@@ -309,6 +319,10 @@ func (s *durableSource) Close(ctx context.Context) error {
 	p := s.pull
 	s.mu.Unlock()
 	p.stopped(ctx)
+	if s.endKeeping != nil {
+		s.endKeeping()
+		s.keeping.Wait()
+	}
 	var acks []ack
 	s.mu.Lock()
 	for h := s.first; h != nil; h = h.next {
