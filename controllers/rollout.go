@@ -18,7 +18,9 @@ var (
 
 // rollout is how far the Pods of a resource are on their way to what is wanted.
 type rollout struct {
-	exists             bool
+	exists bool
+	// current: what was read is what was applied last. A cache is behind at first, and would tell of the rollout before.
+	current            bool
 	generation         int64
 	observed           int64
 	wanted             int64
@@ -30,7 +32,7 @@ type rollout struct {
 
 // complete: every Pod that there is, and as many as there should be, runs the current template.
 func (r rollout) complete() bool {
-	return r.exists && r.observed >= r.generation && r.updated == r.wanted && r.replicas == r.wanted && r.available == r.wanted
+	return r.current && r.observed >= r.generation && r.updated == r.wanted && r.replicas == r.wanted && r.available == r.wanted
 }
 
 // stopped: the workload has no Pod but such as are ending.
@@ -52,6 +54,11 @@ func (c *Controller) rollout(ctx context.Context, r plan.Resource, set *workload
 	state := rollout{
 		exists: true, generation: u.GetGeneration(), observed: number("status", "observedGeneration"), wanted: number("spec", "replicas"),
 		replicas: number("status", "replicas"), updated: number("status", "updatedReplicas"), available: number("status", "availableReplicas"),
+	}
+	for _, desired := range set.Owned {
+		if desired.GroupVersionKind() == u.GroupVersionKind() {
+			state.current = u.GetAnnotations()[workload.AnnotationApplied] == desired.GetAnnotations()[workload.AnnotationApplied] && contained(desired.Object, u.Object)
+		}
 	}
 	conditions, _, _ := unstructured.NestedSlice(u.Object, "status", "conditions")
 	for _, e := range conditions {

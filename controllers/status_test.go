@@ -17,7 +17,7 @@ import (
 )
 
 func TestConditionsFollowFromFacts(t *testing.T) {
-	running := rollout{exists: true, generation: 2, observed: 2, wanted: 1, replicas: 1, updated: 1, available: 1}
+	running := rollout{exists: true, current: true, generation: 2, observed: 2, wanted: 1, replicas: 1, updated: 1, available: 1}
 	set := &workload.Set{Replicas: 1}
 	refused := &verdict{diagnostics: []compile.Diagnostic{
 		{Field: "spec.topicRef", Reason: v1alpha1.ReasonReferenceNotFound, Message: "there is none"},
@@ -30,11 +30,13 @@ func TestConditionsFollowFromFacts(t *testing.T) {
 	}{
 		"runs": {facts{verdict: &verdict{}, set: set, rollout: running},
 			"True Accepted", "True Programmed", "True Running", ""},
-		"is paused": {facts{verdict: &verdict{outcome: compile.Outcome{Paused: true}}, set: &workload.Set{}, rollout: rollout{exists: true}},
+		"is paused": {facts{verdict: &verdict{outcome: compile.Outcome{Paused: true}}, set: &workload.Set{}, rollout: rollout{exists: true, current: true}},
 			"True Accepted", "True Programmed", "True Paused", ""},
-		"is scaled to nothing": {facts{verdict: &verdict{}, set: &workload.Set{}, rollout: rollout{exists: true}},
+		"is scaled to nothing": {facts{verdict: &verdict{}, set: &workload.Set{}, rollout: rollout{exists: true, current: true}},
 			"True Accepted", "True Programmed", "True ScaledToZero", ""},
-		"rolls out": {facts{verdict: &verdict{}, set: set, rollout: rollout{exists: true, generation: 2, observed: 1, wanted: 1, replicas: 1, updated: 1, available: 1}},
+		"rolls out": {facts{verdict: &verdict{}, set: set, rollout: rollout{exists: true, current: true, generation: 2, observed: 1, wanted: 1, replicas: 1, updated: 1, available: 1}},
+			"True Accepted", "True Programmed", "False RollingOut", "Reconciling RollingOut"},
+		"was just changed": {facts{verdict: &verdict{}, set: set, rollout: rollout{exists: true, wanted: 1, replicas: 1, updated: 1, available: 1}},
 			"True Accepted", "True Programmed", "False RollingOut", "Reconciling RollingOut"},
 		"is stuck": {facts{verdict: &verdict{}, set: set, rollout: rollout{exists: true, wanted: 1, stuck: "no room"}},
 			"True Accepted", "True Programmed", "False RolloutFailed", "Stalled RolloutFailed"},

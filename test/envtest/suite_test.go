@@ -104,14 +104,11 @@ var _ = BeforeSuite(func(ctx SpecContext) {
 	Expect(err).NotTo(HaveOccurred())
 	DeferCleanup(func() { _ = server.Shutdown(context.Background()) })
 
-	running, stop := context.WithCancel(context.Background())
-	pods = startCluster(running, config, scheme)
-	ended := startOperator(running)
-	DeferCleanup(func() {
-		stop()
-		Eventually(ended).Should(BeClosed())
-		sessions.Close()
-	})
+	clusterCtx, stop := context.WithCancel(context.Background())
+	DeferCleanup(stop)
+	pods = startCluster(clusterCtx, config, scheme)
+	startOperator()
+	DeferCleanup(func() { stopOperator() })
 }, NodeTimeout(2*time.Minute))
 
 // asManager is who the operator is: a user to whom the generated role is bound.
@@ -130,8 +127,10 @@ func asManager(ctx context.Context, env *envtest.Environment, config *rest.Confi
 	return user.Config()
 }
 
-// startOperator runs the operator as cmd/manager does, until ctx ends; then what it returns is closed.
-func startOperator(ctx context.Context) <-chan struct{} {
+// startOperator runs the operator as cmd/manager does, until stopOperator.
+func startOperator() {
+	GinkgoHelper()
+	ctx, stop := context.WithCancel(context.Background())
 	writes = newCounter()
 	cfg := rest.CopyConfig(manager)
 	cfg.Wrap(writes.wrap)
@@ -159,7 +158,7 @@ func startOperator(ctx context.Context) <-chan struct{} {
 		defer close(ended)
 		Expect(mgr.Start(ctx)).To(Succeed())
 	}()
-	return ended
+	running.stop, running.ended = stop, ended
 }
 
 // newNamespace makes a namespace for one spec, and has everything in it looked at when the spec ends.
