@@ -324,3 +324,27 @@ func inOrder(t *testing.T, ps []pushed) {
 		last[key] = n
 	}
 }
+
+// TestABacklogOutlivesAnOutage has more messages than a flow takes in hand, and an outage longer than ackWait: what waits is not delivered
+// again and again meanwhile, for the broker's count would take that for a crash loop.
+func TestABacklogOutlivesAnOutage(t *testing.T) {
+	t.Parallel()
+	says(t, "P8", "P9")
+	var up atomic.Bool
+	r := push(t, []route{{name: "in", spec: []string{"ackWait: 1s", "maxInFlight: 4", "retry: {maxAttempts: 1, backOff: {initial: 50ms, max: 200ms}}"}, answer: func(w http.ResponseWriter, _ pushed, _ int) {
+		if !up.Load() {
+			hangUp(w)
+		}
+	}}})
+	const messages = 60
+	for i := range messages {
+		r.publish("in", strconv.Itoa(i))
+	}
+	eventually(t, "the breaker to open", func() bool { return r.subscription("in").Condition == "DestinationDown" })
+	<-time.After(4 * time.Second)
+	up.Store(true)
+	eventually(t, "all to be delivered", func() bool { return r.subscription("in").Counts.Out == messages })
+	if s := r.settled("in"); s.Counts.In != messages || s.Counts.DeadLettered != 0 {
+		t.Errorf("after an outage of four times ackWait: %+v, want each of %d received once", s, messages)
+	}
+}

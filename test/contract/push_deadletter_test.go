@@ -189,22 +189,29 @@ func TestTheGuardAgainstCrashLoops(t *testing.T) {
 	file := manifest(t, documents...)
 	p := start(t, "-f", file, "--data", data, "--drain", "0s").awaitUp()
 	post(t, p.at("Topic", "in", "/"), "boom", "Idempotency-Key", "crash").want(http.StatusAccepted)
-	for n := 1; ; n++ {
-		subscriber.await(n)
-		// A drain without time hands back what is in handling: nothing is counted but by the broker.
-		p.signal(os.Interrupt)
-		p = start(t, "-f", file, "--data", data, "--drain", "0s").awaitUp()
-		if n == most {
-			break
+	// A drain without time hands back what is in handling: nothing is counted but by the broker, which may forget a delivery or two when it
+	// is restarted so often.
+	pushes := 0
+	for ended := false; !ended; {
+		eventually(t, "a push or the end of them", func() bool {
+			ended = p.status("Subscription", "in").Counts.DeadLettered == 1
+			return ended || len(subscriber.all()) > pushes
+		})
+		if pushes = len(subscriber.all()); !ended {
+			if pushes > most+5 {
+				t.Fatalf("%d pushes and no end", pushes)
+			}
+			p.signal(os.Interrupt)
+			p = start(t, "-f", file, "--data", data, "--drain", "0s").awaitUp()
 		}
 	}
 	d := take(t, p.at("Mailbox", "in-dead", ""), 1)[0]
 	if d.attribute(t, "id") != "crash" || d.attribute(t, "wbreason") != "CrashLoop" || d.attribute(t, "wbattempts") != strconv.Itoa(most+1) {
 		t.Errorf("dead-lettered as %s", d.Event)
 	}
-	if n := len(subscriber.all()); n != most {
-		t.Errorf("%d pushes, want %d", n, most)
+	if pushes < most {
+		t.Errorf("%d pushes, want %d at least", pushes, most)
 	}
 	post(t, p.at("Topic", "in", "/"), "fine", "Idempotency-Key", "fine").want(http.StatusAccepted)
-	subscriber.await(most + 1)
+	subscriber.await(pushes + 1)
 }
