@@ -106,7 +106,7 @@ func parse(page string) (steps []step, manifests string) {
 }
 
 // serve starts `waybill run` on a port of its own and waits until it is up.
-func serve(t *testing.T, root, binary, manifests string) (address string) {
+func serve(t *testing.T, root, binary, manifests string) string {
 	t.Helper()
 	cmd := exec.Command(binary, "run", "-f", manifests, "--ephemeral", "--port", "0", "-o", "json")
 	cmd.Dir = root
@@ -129,6 +129,7 @@ func serve(t *testing.T, root, binary, manifests string) (address string) {
 	up := make(chan string, 1)
 	go func() {
 		defer close(up)
+		address := ""
 		lines := bufio.NewScanner(stdout)
 		for lines.Scan() {
 			var event struct{ Event, Address string }
