@@ -309,7 +309,16 @@ func (r *reader) word(words []string) (which int, ok bool) {
 	return 0, false
 }
 
+// time is the time that was read, within the years that CEL and RFC 3339 know.
 func (r *reader) time(z *time.Location) (time.Time, error) {
+	t, err := r.anyTime(z)
+	if err == nil && (t.Year() < 1 || t.Year() > 9999) {
+		return t, errNoTime
+	}
+	return t, err
+}
+
+func (r *reader) anyTime(z *time.Location) (time.Time, error) {
 	if r.zone != nil {
 		z = r.zone
 	}
@@ -329,7 +338,7 @@ func (r *reader) time(z *time.Location) (time.Time, error) {
 		month, day = date.Month(), date.Day()
 	}
 	t := time.Date(r.year, month, day, hour, r.minute, r.second, r.nano, z)
-	if t.Day() != day || r.year < 1 {
+	if t.Day() != day {
 		return t, errNoTime // 30 February
 	}
 	return t.UTC(), nil

@@ -32,17 +32,25 @@ func (r *record) set(name string, value any) {
 	r.names, r.values = append(r.names, name), append(r.values, value)
 }
 
-// unset takes the member of a name out again.
+// unset marks the member of a name as taken out, until compact does so.
 func (r *record) unset(name string) {
-	at, ok := r.places[name]
-	if !ok {
-		return
+	if at, ok := r.places[name]; ok {
+		r.values[at] = nil
 	}
-	r.names, r.values = slices.Delete(r.names, at, at+1), slices.Delete(r.values, at, at+1)
-	delete(r.places, name)
-	for i, n := range r.names[at:] {
-		r.places[n] = at + i
+}
+
+// compact takes out what unset has marked, all at once.
+func (r *record) compact() {
+	kept := 0
+	for i, name := range r.names {
+		if r.values[i] == nil {
+			delete(r.places, name)
+			continue
+		}
+		r.names[kept], r.values[kept], r.places[name] = name, r.values[i], kept
+		kept++
 	}
+	r.names, r.values = r.names[:kept], r.values[:kept]
 }
 
 // members walks through an object: in the order in which the message or a function has its members, and sorted by name where cel-go has made

@@ -150,6 +150,7 @@ func recordWithoutNulls(m traits.Mapper, depth int) ref.Val {
 	case failed != nil:
 		return failed
 	}
+	out.compact()
 	return out
 }
 

@@ -138,39 +138,44 @@ func (in *intake) take(h http.Header, body []byte, d cehttp.Defaults, l limits) 
 	case !in.batch:
 		return in.takeOne(l)
 	}
-	var found []fault
-	malformed, large := 0, 0
+	var found []fault // the first
+	count, malformed, large := 0, 0, 0
+	add := func(f fault) {
+		if count++; count <= maxFaults {
+			found = append(found, f)
+		}
+	}
 	for i := range in.events {
 		if members && len(bad.Members) > malformed && bad.Members[malformed].Index == i {
-			found = append(found, fault{Index: &i, Detail: bad.Members[malformed].Err.Error()})
+			add(fault{Index: &i, Detail: bad.Members[malformed].Err.Error()})
 			malformed++
 			continue
 		}
 		m := &in.events[i]
 		if p := tooMuch(m, l); p != nil {
-			found = append(found, fault{Index: &i, Detail: p.Detail})
+			add(fault{Index: &i, Detail: p.Detail})
 			large++
 			continue
 		}
 		for _, one := range l.violations(m) {
 			one.Index = &i
-			found = append(found, one)
+			add(one)
 		}
 	}
-	if found == nil {
+	if count == 0 {
 		return nil
 	}
-	p := problem{Status: http.StatusUnprocessableEntity, Reason: "BadMember", Errors: found[:min(len(found), maxFaults)],
+	p := problem{Status: http.StatusUnprocessableEntity, Reason: "BadMember", Errors: found,
 		Detail: "members of the batch cannot be taken; nothing of it was stored"}
-	switch len(found) {
+	switch count {
 	case large:
 		p.Status, p.Reason, p.Limit, p.Field = http.StatusRequestEntityTooLarge, "TooLarge", int64(l.data), messageField
 		p.Detail = fmt.Sprintf("members of the batch have more than the %d bytes that are taken (%s); nothing of it was stored", l.data, messageField)
-	case len(found) - malformed - large:
+	case count - malformed - large:
 		p.Reason, p.Detail = "SchemaViolation", schemaDetail
 	}
-	if len(found) > maxFaults {
-		p.Detail += fmt.Sprintf("; the first %d of %d faults are listed", maxFaults, len(found))
+	if count > maxFaults {
+		p.Detail += fmt.Sprintf("; the first %d of %d faults are listed", maxFaults, count)
 	}
 	return &p
 }

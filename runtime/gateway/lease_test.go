@@ -173,3 +173,19 @@ func TestReadPrefer(t *testing.T) {
 		}
 	}
 }
+
+func TestWaitsBeyondTheBoundAreClamped(t *testing.T) {
+	for given, want := range map[string]time.Duration{"5": 5 * time.Second, "70s": maxWait, "2147483648": maxWait, "99999999999999999999": maxWait, "9999999h": maxWait} {
+		if d, ok := readDuration(given, maxWait, true); !ok || d != want {
+			t.Errorf("%s: got %s, %t", given, d, ok)
+		}
+	}
+	for _, bad := range []string{"", "-1", "x", "9999999999x", "1e99"} {
+		if d, ok := readDuration(bad, maxWait, true); ok {
+			t.Errorf("%q: got %s", bad, d)
+		}
+	}
+	if _, ok := readDuration("9999999h", 15*time.Minute, false); ok {
+		t.Error("a delay beyond its bound was taken")
+	}
+}

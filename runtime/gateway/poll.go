@@ -184,7 +184,8 @@ func (d *pollDesk) run(idle chan struct{}) {
 		left := d.hand(kept)
 		if len(aside) > 0 {
 			d.aside(d.ctx, aside)
-			if len(kept) == 0 { // there may be more to be seen to
+			left = d.fresh(left) // that may have taken long
+			if len(kept) == 0 {  // there may be more to be seen to
 				d.mu.Lock()
 				d.look = true
 				d.mu.Unlock()
@@ -231,8 +232,22 @@ func (d *pollDesk) closeSource() {
 // giveBack releases deliveries that nobody got, which is no attempt.
 func (d *pollDesk) giveBack(ds []driver.Delivery) { d.giveBackAfter(ds, 0) }
 
+// fresh leaves out what the broker is about to deliver again, or has: somebody else may hold it.
+func (d *pollDesk) fresh(ds []driver.Delivery) []driver.Delivery {
+	now, kept := time.Now(), ds[:0]
+	for i := range ds {
+		if end := ds[i].Deadline; !end.IsZero() && now.Add(leaseMargin).After(end) {
+			d.released.add(&ds[i]) // it counts, and nobody has had it
+			continue
+		}
+		kept = append(kept, ds[i])
+	}
+	return kept
+}
+
 // giveBackAfter has the broker wait before it delivers them again.
 func (d *pollDesk) giveBackAfter(ds []driver.Delivery, pause time.Duration) {
+	ds = d.fresh(ds)
 	if len(ds) == 0 {
 		return
 	}

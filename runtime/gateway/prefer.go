@@ -2,7 +2,9 @@ package gateway
 
 import (
 	"errors"
+	"math"
 	"net/http"
+	"regexp"
 	"strconv"
 	"strings"
 	"time"
@@ -64,15 +66,22 @@ func cutUnquoted(s string, sep byte) (before, after string) {
 	return s, ""
 }
 
+// longDuration is one, or a number of seconds, that may be too long for a time.Duration.
+var longDuration = regexp.MustCompile(`^\+?\d+(\.\d*)?(s|m|h)?$`)
+
 // readDuration reads a query parameter such as 20s; a bare number is seconds. Above limit it is limit if clamp is set, else wrong.
 func readDuration(s string, limit time.Duration, clamp bool) (time.Duration, bool) {
 	d, err := time.ParseDuration(s)
 	if err != nil {
 		n, err := strconv.ParseUint(s, 10, 31)
-		if err != nil {
+		switch {
+		case err == nil:
+			d = time.Duration(n) * time.Second
+		case longDuration.MatchString(s):
+			d = math.MaxInt64
+		default:
 			return 0, false
 		}
-		d = time.Duration(n) * time.Second
 	}
 	if d < 0 || d > limit && !clamp {
 		return 0, false

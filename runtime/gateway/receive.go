@@ -191,7 +191,8 @@ func (m *Mailbox) expiry(d *driver.Delivery, now time.Time) time.Time {
 // receives: if no replica has settled or extended it, the broker delivers the message again and admit keeps it back.
 func (m *Mailbox) remember(l *lease, d *driver.Delivery, now time.Time) {
 	n := m.book.note(l, now)
-	m.book.keep(n, &d.Message)
+	msg := d.Message // by itself: d is one of a slice, which would be kept whole
+	m.book.keep(n, &msg)
 	if m.plan.MaxAttempts <= 0 || m.plan.DeadLetter == nil {
 		return
 	}

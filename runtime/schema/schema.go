@@ -65,7 +65,7 @@ func (s *Schema) Violations(m *message.Message) []Violation {
 	if !message.HasJSON(m.DataContentType) {
 		return []Violation{{Detail: "the data must be JSON; the content type says otherwise"}}
 	}
-	if hugeExponent(m.Data) {
+	if hugeNumber(m.Data) {
 		return []Violation{{Detail: "a number in the data is too large to be checked"}}
 	}
 	v, err := jsonschema.UnmarshalJSON(bytes.NewReader(m.Data))
@@ -95,13 +95,22 @@ func leaves(e *jsonschema.ValidationError, to []Violation) []Violation {
 	return to
 }
 
+// maxPath is what of a path is told, in bytes: it is made of names that the data may choose.
+const maxPath = 256
+
 // pointer is a JSON pointer, RFC 6901. The data as a whole are "".
 func pointer(path []string) string {
 	var b strings.Builder
 	escape := strings.NewReplacer("~", "~0", "/", "~1")
 	for _, p := range path {
 		b.WriteByte('/')
+		if len(p) > maxPath {
+			p = p[:maxPath]
+		}
 		_, _ = escape.WriteString(&b, p)
+		if b.Len() > maxPath {
+			return strings.ToValidUTF8(b.String()[:maxPath], "") + "…"
+		}
 	}
 	return b.String()
 }
@@ -152,11 +161,18 @@ func number(r *big.Rat) string {
 	return strconv.FormatFloat(f, 'g', -1, 64)
 }
 
-// hugeExponent reports whether some number has an exponent of more than three digits. The schema's arithmetic is exact, and writes such a
-// number out.
-func hugeExponent(data []byte) bool {
-	inString, digits, exponent := false, 0, false
+// maxDigits bounds a number that is checked: the schema's arithmetic is exact, and its time grows with the square of the digits.
+const maxDigits = 1000
+
+// hugeNumber reports whether some number has more digits, or an exponent of more than three, which is written out.
+func hugeNumber(data []byte) bool {
+	inString, digits, exponent, length := false, 0, false, 0
 	for i := 0; i < len(data); i++ {
+		if c := data[i]; inString || (c < '0' || c > '9') && c != '.' {
+			length = 0
+		} else if length++; length > maxDigits {
+			return true
+		}
 		switch c := data[i]; {
 		case inString && c == '\\':
 			i++

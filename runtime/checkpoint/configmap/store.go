@@ -150,7 +150,9 @@ func (s *store) write(ctx context.Context, doc []byte) error {
 	}
 	next := maps.Clone(s.current)
 	next["data"] = raw
-	s.tried = append(s.tried, bytes.Clone(doc))
+	if !slices.ContainsFunc(s.tried, func(t []byte) bool { return bytes.Equal(t, doc) }) {
+		s.tried = append(s.tried, bytes.Clone(doc))
+	}
 	o, err := s.api.put(ctx, s.namespace, s.name, next)
 	if err != nil {
 		return err
