@@ -10,40 +10,22 @@ import (
 	"github.com/santhosh-tekuri/jsonschema/v6"
 
 	"github.com/waybill-dev/waybill/api/v1alpha1"
+	"github.com/waybill-dev/waybill/runtime/schema"
 )
 
-// schemaURL is what a schema is called while it is compiled. Nothing is ever read from it.
-const schemaURL = "waybill:///schema.json"
-
-// closedLoader refuses every document: a schema may refer only to parts of itself.
-type closedLoader struct{}
-
-var errOutside = errors.New("it lies outside the schema")
-
-func (closedLoader) Load(url string) (any, error) { return nil, fmt.Errorf("%w: %s", errOutside, url) }
-
 // checkSchema compiles a Topic's schema and gives it back as compact JSON.
-func checkSchema(s *subject, schema *v1alpha1.TopicSchema) json.RawMessage {
+func checkSchema(s *subject, declared *v1alpha1.TopicSchema) json.RawMessage {
 	const field = "spec.schema.jsonSchema"
-	if schema == nil {
+	if declared == nil {
 		return nil
 	}
-	if schema.JSONSchema == nil || len(schema.JSONSchema.Raw) == 0 {
+	if declared.JSONSchema == nil || len(declared.JSONSchema.Raw) == 0 {
 		s.refuse(field, v1alpha1.ReasonInvalid, "is required")
 		return nil
 	}
-	raw := schema.JSONSchema.Raw
+	raw := declared.JSONSchema.Raw
 	if len(raw) > 4*maxPlanBytes {
 		s.refuse(field, v1alpha1.ReasonPlanTooLarge, "the schema has %d bytes, and a plan may have %d: make it smaller", len(raw), maxPlanBytes)
-		return nil
-	}
-	doc, err := jsonschema.UnmarshalJSON(bytes.NewReader(raw))
-	if err != nil {
-		s.refuse(field, v1alpha1.ReasonInvalidSchema, "the schema is not JSON: %v", err)
-		return nil
-	}
-	if err := compileSchema(doc); err != nil {
-		s.refuse(field, v1alpha1.ReasonInvalidSchema, "%s", schemaFault(err))
 		return nil
 	}
 	var compact bytes.Buffer
@@ -51,18 +33,11 @@ func checkSchema(s *subject, schema *v1alpha1.TopicSchema) json.RawMessage {
 		s.refuse(field, v1alpha1.ReasonInvalidSchema, "the schema is not JSON: %v", err)
 		return nil
 	}
-	return compact.Bytes()
-}
-
-func compileSchema(doc any) error {
-	compiler := jsonschema.NewCompiler()
-	compiler.DefaultDraft(jsonschema.Draft2020)
-	compiler.UseLoader(closedLoader{})
-	if err := compiler.AddResource(schemaURL, doc); err != nil {
-		return err
+	if _, err := schema.Compile(compact.Bytes()); err != nil {
+		s.refuse(field, v1alpha1.ReasonInvalidSchema, "%s", schemaFault(err))
+		return nil
 	}
-	_, err := compiler.Compile(schemaURL)
-	return err
+	return compact.Bytes()
 }
 
 // schemaFault says in our words what the schema library found.
@@ -79,7 +54,7 @@ func schemaFault(err error) string {
 			return fmt.Sprintf("this is not a valid JSON Schema: at %s, %s", at, lastLine(v.Error()))
 		}
 	}
-	return "this is not a valid JSON Schema: " + strings.ReplaceAll(err.Error(), schemaURL, "")
+	return "this is not a valid JSON Schema: " + strings.ReplaceAll(err.Error(), schema.URL, "")
 }
 
 // lastLine is the part of the library's report that says what is wrong, without the places it has been told before.

@@ -55,13 +55,14 @@ func (c *connections) get(namespace string, spec plan.Broker) (*broker.Broker, e
 	if b, ok := c.open[string(id)]; ok {
 		return b.Broker, nil
 	}
+	watched := lookAt(namespace, spec, c.secrets)
 	b := broker.Connect(broker.Config{
 		Name:    spec.Name,
 		Open:    open,
 		Resolve: func(context.Context) (driver.Config, error) { return Resolve(c.secrets, namespace, spec) },
 		Log:     c.log,
 	})
-	c.rotation.watch(b, namespace, spec, c.secrets)
+	c.rotation.watch(watched, b)
 	c.open[string(id)] = connection{b, spec.Name}
 	return b, nil
 }

@@ -71,15 +71,21 @@ func connectionKeys(spec plan.Broker) map[string][]string {
 	return keys
 }
 
-// watch begins to look after a connection that is being dialled.
-func (r *rotation) watch(b *broker.Broker, namespace string, spec plan.Broker, secrets secret.Store) {
-	w := &watched{broker: b, name: spec.Name, namespace: namespace, keys: connectionKeys(spec)}
-	if len(w.keys) == 0 {
-		return
-	}
+// lookAt notes what a connection reads of Secrets before it is dialled: a change in between is then seen as one.
+func lookAt(namespace string, spec plan.Broker, secrets secret.Store) *watched {
+	w := &watched{name: spec.Name, namespace: namespace, keys: connectionKeys(spec)}
 	if content, err := w.read(secrets); err == nil {
 		w.take(content)
 	}
+	return w
+}
+
+// watch begins to look after a connection.
+func (r *rotation) watch(w *watched, b *broker.Broker) {
+	if len(w.keys) == 0 {
+		return
+	}
+	w.broker = b
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.watched = append(r.watched, w)

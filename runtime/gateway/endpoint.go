@@ -51,7 +51,7 @@ func NewEndpoint(p plan.Endpoint, deps Deps) (*Endpoint, error) {
 	if len(p.Schema) > 0 {
 		s, err := schema.Compile(p.Schema)
 		if err != nil {
-			return nil, fmt.Errorf("endpoint: %w", err)
+			return nil, fmt.Errorf("endpoint: schema: %w", err)
 		}
 		e.schema = s
 	}

@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"context"
+	"fmt"
 	"net/http"
 
 	"github.com/waybill-dev/waybill/runtime/plan"
@@ -23,7 +24,7 @@ func NewTopic(p plan.Topic, deps Deps) (*Topic, error) {
 	if len(p.Schema) > 0 {
 		s, err := schema.Compile(p.Schema)
 		if err != nil {
-			return nil, err
+			return nil, fmt.Errorf("schema: %w", err)
 		}
 		t.schema = s
 	}

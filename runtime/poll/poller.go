@@ -95,7 +95,7 @@ func New(p plan.Poller, d Deps) (*Poller, error) {
 	var err error
 	if len(p.Schema) > 0 {
 		if out.schema, err = schema.Compile(p.Schema); err != nil {
-			return nil, err
+			return nil, fmt.Errorf("schema: %w", err)
 		}
 	}
 	if out.http, err = newHTTPSource(d.Client, d.Namespace, *p.HTTP); err != nil {

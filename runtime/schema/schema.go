@@ -35,21 +35,25 @@ func (v Violation) String() string {
 	return v.Path + ": " + v.Detail
 }
 
-// Compile reads a JSON Schema. References lead into the document itself only: nothing is loaded from anywhere.
+// URL is what a schema is called in errors while it is compiled. Nothing is ever read from it.
+const URL = "waybill:///schema.json"
+
+// Compile reads a JSON Schema. References lead into the document itself only: nothing is loaded from anywhere. Errors wrap those of the
+// jsonschema library.
 func Compile(doc json.RawMessage) (*Schema, error) {
 	v, err := jsonschema.UnmarshalJSON(bytes.NewReader(doc))
 	if err != nil {
-		return nil, fmt.Errorf("schema.jsonSchema: is not JSON: %w", err)
+		return nil, fmt.Errorf("it is not JSON: %w", err)
 	}
 	c := jsonschema.NewCompiler()
 	c.UseLoader(noLoader{})
-	const at = "urn:waybill:schema"
-	if err := c.AddResource(at, v); err != nil {
-		return nil, fmt.Errorf("schema.jsonSchema: %w", err)
+	c.DefaultDraft(jsonschema.Draft2020)
+	if err := c.AddResource(URL, v); err != nil {
+		return nil, err
 	}
-	s, err := c.Compile(at)
+	s, err := c.Compile(URL)
 	if err != nil {
-		return nil, fmt.Errorf("schema.jsonSchema: %w", err)
+		return nil, err
 	}
 	return &Schema{s}, nil
 }

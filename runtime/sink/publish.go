@@ -18,7 +18,7 @@ func NewPublish(p plan.Publish, to Outlet) ([]flow.Stage, error) {
 	if len(p.Schema) > 0 {
 		s, err := schema.Compile(p.Schema)
 		if err != nil {
-			return nil, err
+			return nil, fmt.Errorf("schema: %w", err)
 		}
 		stages = append(stages, conform{s})
 	}

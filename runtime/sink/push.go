@@ -64,7 +64,7 @@ func NewPush(p plan.Push, d PushDeps) (flow.Stage, error) {
 	s.silent.Discard = true
 	if len(p.ReplySchema) > 0 {
 		if s.replies, err = schema.Compile(p.ReplySchema); err != nil {
-			return nil, err
+			return nil, fmt.Errorf("replySchema: %w", err)
 		}
 	}
 	if s.response == toTopic {

@@ -7,10 +7,10 @@ import (
 	natsgo "github.com/nats-io/nats.go"
 )
 
-// keep looks after what a source has until ctx ends or the connection is closed. A receiver may pause for long, as a flow does whose destination is away: then nothing
-// more is asked for, which others may have meanwhile, and what has arrived is extended, for each time that the server delivered it again
-// would count as a failure to handle it. What was received and ran out is given up, for nobody settles it any more: else it would fill the
-// window for ever.
+// keep looks after what a source has until ctx ends or the connection is closed. A receiver may pause for long, as a flow does whose
+// destination is away: then nothing more is asked for, which others may have meanwhile, and what has arrived is extended, for each time that
+// the server delivered it again would count as a failure to handle it. What was received and ran out is given up, for nobody settles it any
+// more: else it would fill the window for ever.
 func (s *durableSource) keep(ctx context.Context) {
 	tick := time.NewTicker(max(s.ackWait/3, 10*time.Millisecond))
 	defer tick.Stop()
