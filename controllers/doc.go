@@ -2,9 +2,9 @@
 //
 // One controller serves all seven kinds, for all of them go the same way:
 //
-//	gather    what is declared, what the compiler says of it, what there is (gather.go: reads only)
+//	compile   everything that is declared, at once, whenever something of it changes (world.go): the same function that a laptop runs
 //	   │
-//	compile   everything at once, whenever something of it changes (world.go): the same function that a laptop runs
+//	look      what the compiler says of this one, and what there is of it (controller.go, rollout.go)
 //	   │
 //	act       the broker's objects (brokers.go), then the cluster's (apply.go), or the way out (finalize.go)
 //	   │
