@@ -17,6 +17,9 @@ const maxPolls = 2000
 // leases lose from their length as it is.
 const heldFor = leaseMargin / 4
 
+// askedFor is how long one request to the broker lasts: as long, a poll that hung up may still cause messages to come.
+const askedFor = 2 * time.Second
+
 var errTooManyPolls = errors.New("too many long polls wait")
 
 // A pollDesk shares the deliveries of one source among long polls, the longest waiting first. Nothing is asked of the broker but while a
@@ -35,9 +38,8 @@ type pollDesk struct {
 	mu      sync.Mutex
 	waiting []*poll
 	running bool
-	idle    chan struct{}      // closed when the goroutine ends
-	arrived chan struct{}      // holds one when a poll has come since it was looked at last
-	stop    context.CancelFunc // ends the Receive that is under way
+	idle    chan struct{} // closed when the goroutine ends
+	arrived chan struct{} // holds one when a poll has come since it was looked at last
 	closed  bool
 	look    bool          // receive once, though nobody waits
 	src     driver.Source // of the goroutine
@@ -88,10 +90,9 @@ func (d *pollDesk) wait(ctx context.Context, limit int) ([]driver.Delivery, erro
 	d.mu.Lock()
 	for i, q := range d.waiting {
 		if q == p {
+			// What is asked of the broker is too much now, for askedFor at most. It is not taken back: a message on its way would be
+			// delivered again, and counted, without that anybody here had seen it.
 			d.waiting = append(d.waiting[:i], d.waiting[i+1:]...)
-			if d.stop != nil {
-				d.stop() // what is asked of the broker is too much now
-			}
 			d.mu.Unlock()
 			return nil, nil
 		}
@@ -103,33 +104,28 @@ func (d *pollDesk) wait(ctx context.Context, limit int) ([]driver.Delivery, erro
 
 // demand is how many deliveries the waiting polls would take, and the context for receiving them, which ends with the first of them, so that
 // the broker ends the request by itself; 0: nobody waits, and the goroutine has to end.
-func (d *pollDesk) demand() (int, context.Context) {
+func (d *pollDesk) demand() (int, context.Context, context.CancelFunc) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	n, end := 0, time.Time{}
+	n, end := 0, time.Now().Add(askedFor)
 	for _, p := range d.waiting {
 		n += p.limit
-		if !p.end.IsZero() && (end.IsZero() || p.end.Before(end)) {
+		if !p.end.IsZero() && p.end.Before(end) {
 			end = p.end
 		}
 	}
 	if n == 0 && d.look && !d.closed {
 		d.look = false
 		ctx, stop := context.WithTimeout(d.ctx, lookTimeout)
-		d.stop = stop
-		return 1, ctx
+		return 1, ctx, stop
 	}
 	if n == 0 || d.closed {
 		d.running = false
-		return 0, nil
+		return 0, nil, nil
 	}
 	d.look = false
-	ctx, stop := context.WithCancel(d.ctx)
-	if !end.IsZero() {
-		ctx, stop = context.WithDeadline(d.ctx, end)
-	}
-	d.stop = stop
-	return min(n, maxMessages), ctx
+	ctx, stop := context.WithDeadline(d.ctx, end)
+	return min(n, maxMessages), ctx, stop
 }
 
 // lookTimeout bounds the receive that nobody waits for.
@@ -160,15 +156,12 @@ func (d *pollDesk) run(idle chan struct{}) {
 	defer close(idle)
 	into := make([]driver.Delivery, maxMessages)
 	for {
-		n, ctx := d.demand()
+		n, ctx, stop := d.demand()
 		if n == 0 {
 			return
 		}
 		got, err := d.receive(ctx, into[:n])
-		d.mu.Lock()
-		d.stop()
-		d.stop = nil
-		d.mu.Unlock()
+		stop()
 		kept, aside := into[:0], []driver.Delivery(nil)
 		for i := range into[:got] {
 			one := into[i]
