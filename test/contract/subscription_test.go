@@ -99,10 +99,11 @@ func TestAtMostOnceIsOneAttempt(t *testing.T) {
 	for name, answer := range answers {
 		routes = append(routes, route{name: name, own: true, spec: append([]string{"ordering: Key"}, once...), answer: answer})
 	}
-	r := push(t, append(routes, route{name: "well", own: true, spec: once}))
+	routes = append(routes, route{name: "well", own: true, spec: once})
+	r := push(t, routes)
 	t.Cleanup(func() { close(release) })
 	const messages = 15 // more than open a breaker
-	for _, to := range append(routes, route{name: "well"}) {
+	for _, to := range routes {
 		for i := range messages {
 			r.publish(to.name, strconv.Itoa(i), "ce-partitionkey", strconv.Itoa(i%5))
 		}
@@ -110,7 +111,7 @@ func TestAtMostOnceIsOneAttempt(t *testing.T) {
 			t.Errorf("%s: %s", to.name, e.raw)
 		}
 	}
-	for _, to := range append(routes, route{name: "well"}) {
+	for _, to := range routes {
 		var s status
 		eventually(t, to.name+" to have tried all", func() bool {
 			s = r.subscription(to.name)
