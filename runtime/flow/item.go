@@ -47,6 +47,14 @@ type item struct {
 	refusedAt uint64
 }
 
+// since is from when on its age is counted.
+func (it *item) since() time.Time {
+	if it.d.Stored.IsZero() {
+		return it.received
+	}
+	return it.d.Stored
+}
+
 // A lane is an order to keep: its items are handled one after the other, and while its first one waits all of it waits.
 type lane struct {
 	key        string

@@ -49,6 +49,7 @@ type record struct {
 	epoch    uint64
 	count    int
 	deadline time.Time
+	stored   time.Time // zero: this broker does not tell
 }
 
 func newScript() *script {
@@ -213,7 +214,7 @@ func (c *scriptSource) Receive(ctx context.Context, into []driver.Delivery) (int
 				r.deadline = time.Now().Add(s.lease)
 			}
 			into[n] = driver.Delivery{
-				Message: r.m, Claim: driver.Claim{Name: r.part, Epoch: r.epoch}, Count: r.count, Deadline: r.deadline, Ref: [2]any{r, r.count},
+				Message: r.m, Claim: driver.Claim{Name: r.part, Epoch: r.epoch}, Count: r.count, Deadline: r.deadline, Stored: r.stored, Ref: [2]any{r, r.count},
 			}
 			n++
 		}

@@ -39,14 +39,22 @@ type Stats struct {
 	Failed       uint64 // AtMostOnce: the one attempt failed, or a shutdown came before it
 	Forgotten    uint64 // given back or lost to another: they come again
 
+	// Latency is of messages that are done: from when the broker stored them, by its clock, to the end of their acknowledgement. Messages
+	// of a broker that does not tell are not in it.
+	Latency Histogram
+	// Handling is of all handlings, whatever came of them: from the first stage to the end of the acknowledgement. What is handled together
+	// takes equally long.
+	Handling Histogram
+
 	InFlight    int // in handling
 	Window      int // held, those in handling included
 	WindowBytes int
-	Waiting     int // keys (without order: messages) that wait for their next try
-	Blocked     int // keys (without order: messages) that wait for their destination to be mended
+	WindowLimit driver.Window // of what may be held
+	Waiting     int           // keys (without order: messages) that wait for their next try
+	Blocked     int           // keys (without order: messages) that wait for their destination to be mended
 	// BreakerSince is when the breaker opened; zero: it is closed.
 	BreakerSince time.Time
-	// Oldest is when the oldest message that is held was received; zero: none is.
+	// Oldest is when the oldest message that is held was stored by the broker or, where the broker does not tell, received; zero: none is.
 	Oldest time.Time
 }
 
@@ -58,8 +66,11 @@ func (f *Flow) Stats() Stats {
 	s.InFlight, s.Window, s.WindowBytes = f.inHands, f.held, f.heldBytes
 	s.Waiting, s.Blocked = len(f.waiting), f.blocked
 	s.BreakerSince = f.breaker.since
-	if f.oldest != nil {
-		s.Oldest = f.oldest.received
+	s.WindowLimit = f.p.Window
+	for it := f.oldest; it != nil; it = it.after {
+		if since := it.since(); s.Oldest.IsZero() || since.Before(s.Oldest) {
+			s.Oldest = since
+		}
 	}
 	s.State, s.Detail = f.state()
 	var src driver.Source

@@ -29,6 +29,7 @@ type worker struct {
 
 	items       []*item
 	park, probe bool // what it took them for
+	began       time.Time
 
 	// Of the attempt, parallel to items.
 	batch     Batch
@@ -80,6 +81,7 @@ func (f *Flow) serve(w *worker) {
 			f.wake()
 		}
 		f.mu.Unlock()
+		w.began = now
 		if w.park {
 			w.parkAll()
 		} else {
@@ -303,6 +305,9 @@ func (f *Flow) finish(w *worker, now time.Time) {
 	if len(w.items) == 0 {
 		return
 	}
+	if !w.park {
+		f.stats.Handling.add(now.Sub(w.began), len(w.items))
+	}
 	destination, after := false, time.Duration(0)
 	for i := 0; i < len(w.items); {
 		l := w.items[i].lane
@@ -370,6 +375,9 @@ func (f *Flow) attempted(w *worker, i int, now time.Time) (kept, destination boo
 			f.drop(in.Dropped)
 		default:
 			f.stats.Done++
+			if !it.d.Stored.IsZero() {
+				f.stats.Latency.add(now.Sub(it.d.Stored), 1)
+			}
 		}
 		return false, false, 0
 	case errors.Is(in.Err, errHeld) && !w.cancelled:

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/waybill-dev/waybill/runtime/broker/driver"
 	"github.com/waybill-dev/waybill/runtime/message"
@@ -14,6 +15,7 @@ import (
 
 var roundTripCases = []testCase{
 	{name: "round trip: every attribute and byte comes back", run: func(t *testing.T, e *env) {
+		began := time.Now()
 		c := e.conn(t)
 		q := e.queue(t, c, driver.None)
 		p := e.publisher(t, c, q)
@@ -51,6 +53,10 @@ var roundTripCases = []testCase{
 			got := receive(t, s, len(sent))
 			for i := range got {
 				same(t, got[i].Message, sent[i])
+				// A minute is for clocks that differ, not for a field that means something else.
+				if at := got[i].Stored; !at.IsZero() && (at.Before(began.Add(-time.Minute)) || at.After(time.Now().Add(time.Minute))) {
+					t.Errorf("%s: is said to have been stored at %s, and was sent after %s", sent[i].ID, at, began)
+				}
 			}
 			settle(t, s, driver.Done, got...)
 			if err := s.Close(within(t)); err != nil {

@@ -93,6 +93,7 @@ type Delivery struct {
 	Identity string    // stable over redeliveries, unique in the source: "orders/3/4711"; "" where the broker has none
 	Count    int       // the broker's own delivery count, ≥ 1, 0 unknown. A hint: releases and restarts raise it, a reset lowers it
 	Deadline time.Time // then the broker delivers it again; zero: not while the session lives
+	Stored   time.Time // when the broker stored it, by the broker's clock; zero: the broker does not say
 	Handle   []byte    // settles it through Settler from anywhere; nil where only this source can
 	Ref      any       // the driver's own: delivery tag and channel generation, record, receipt
 }

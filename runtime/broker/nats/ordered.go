@@ -211,7 +211,7 @@ func (s *cursorSource) deliver(ctx context.Context, batch []arrival, into []driv
 		}
 		s.position, s.delivery = o.sequence, o.delivery
 		d := &into[n]
-		*d = driver.Delivery{Claim: s.claim, Position: int64(o.sequence), Count: int(o.deliveries), Ref: s}
+		*d = driver.Delivery{Claim: s.claim, Position: int64(o.sequence), Count: int(o.deliveries), Stored: o.at(), Ref: s}
 		dec.decode(&d.Message, m, s.spec.Object.Name, o.sequence)
 		ids.add(o.sequence)
 		n++

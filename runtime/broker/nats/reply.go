@@ -2,6 +2,7 @@ package nats
 
 import (
 	"strings"
+	"time"
 )
 
 // origin is what the reply subject of a delivered message says about it.
@@ -10,6 +11,7 @@ type origin struct {
 	deliveries       uint64
 	sequence         uint64 // in the stream
 	delivery         uint64 // in the consumer
+	stored           uint64 // Unix nanoseconds, 0: unknown
 }
 
 // parseReply reads "$JS.ACK.<stream>.<consumer>.<deliveries>.<sequence>.<delivery>.<time>.<pending>", which servers may extend to
@@ -40,7 +42,15 @@ func parseReply(reply string) (o origin, ok bool) {
 	o.deliveries, okA = number(p[2])
 	o.sequence, okB = number(p[3])
 	o.delivery, okC = number(p[4])
+	o.stored, _ = number(p[5]) // nothing hangs on it
 	return o, okA && okB && okC && o.stream != "" && o.consumer != ""
+}
+
+func (o *origin) at() time.Time {
+	if o.stored == 0 {
+		return time.Time{}
+	}
+	return time.Unix(0, int64(o.stored))
 }
 
 func number(s string) (n uint64, ok bool) {

@@ -248,7 +248,7 @@ func (s *durableSource) deliver(batch []arrival, into []driver.Delivery) int {
 			continue
 		}
 		d := &into[n]
-		*d = driver.Delivery{Count: int(o.deliveries), Deadline: batch[i].at.Add(s.ackWait), Handle: handleOf(m.Reply)}
+		*d = driver.Delivery{Count: int(o.deliveries), Deadline: batch[i].at.Add(s.ackWait), Stored: o.at(), Handle: handleOf(m.Reply)}
 		if s.spec.Lease {
 			d.Ref = &restored{m.Reply} // not held: it is its receiver's, whatever becomes of this source
 		} else {
