@@ -44,9 +44,12 @@ func BuildBroker(b *v1alpha1.Broker, s Settings) (*Set, error) {
 		Secrets:  secretUses(owner, map[string][]string{credentialsName(b): {v1alpha1.SecretKeyUsername, v1alpha1.SecretKeyPassword}}),
 	}
 	var out builder
-	out.shared(serviceAccount(owner.Namespace, sharedAccount))
+	out.shared(serviceAccount(owner.Namespace, sharedAccount), sharedPolicy(owner.Namespace))
 	out.kept(owner, volumeClaim(owner, b.Spec.Embedded, storage.DeepCopy()))
-	from := peers(owner.AllowedNamespaces)
+	from := []*applynet.NetworkPolicyPeerApplyConfiguration{ownNamespace()}
+	if o := others(owner.AllowedNamespaces); o != nil {
+		from = append(from, o)
+	}
 	if s.ManagerNamespace != "" && s.ManagerNamespace != owner.Namespace {
 		from = append(from, namespaceNamed(s.ManagerNamespace))
 	}
@@ -55,7 +58,7 @@ func BuildBroker(b *v1alpha1.Broker, s Settings) (*Set, error) {
 }
 
 func brokerNetwork(o Owner, from []*applynet.NetworkPolicyPeerApplyConfiguration) *applynet.NetworkPolicyApplyConfiguration {
-	return networkPolicy(o.Resource, portBroker, from)
+	return networkPolicy(o.Child(), o.Namespace, podsOf(o.Resource), ingress(portBroker, from...))
 }
 
 func brokerService(o Owner) *applycore.ServiceApplyConfiguration {

@@ -70,7 +70,7 @@ func Build(o *compile.Outcome, owner Owner, s Settings) (*Set, error) {
 		Secrets:  w.secretNeeds(needs),
 	}
 	var b builder
-	b.shared(serviceAccount(owner.Namespace, sharedAccount))
+	b.shared(serviceAccount(owner.Namespace, sharedAccount), sharedPolicy(owner.Namespace))
 	b.owned(owner, w.configMap())
 	if w.plan.Poller != nil {
 		b.owned(owner, serviceAccount(owner.Namespace, owner.Child()), w.role(), w.roleBinding())
@@ -78,7 +78,10 @@ func Build(o *compile.Outcome, owner Owner, s Settings) (*Set, error) {
 	}
 	if w.served {
 		set.Address = address(owner.Resource) + w.path
-		b.owned(owner, w.networkPolicy(), w.service())
+		if p := w.networkPolicy(); p != nil {
+			b.owned(owner, p)
+		}
+		b.owned(owner, w.service())
 	}
 	b.owned(owner, w.deployment())
 	if w.replicas > 1 {

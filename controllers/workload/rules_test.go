@@ -325,6 +325,16 @@ func TestWhatMustNotRunTwice(t *testing.T) {
 	}
 }
 
+// ownPolicy is the NetworkPolicy that a resource has beside the one of its namespace; nil: none.
+func ownPolicy(t testing.TB, s *Set) *networkingv1.NetworkPolicy {
+	for _, u := range s.Owned {
+		if u.GetKind() == "NetworkPolicy" {
+			return typed(t, u).(*networkingv1.NetworkPolicy)
+		}
+	}
+	return nil
+}
+
 // What is no worker's business rolls no Pod, and what is rolls it.
 func TestWhatRollsPods(t *testing.T) {
 	b := named(t, "gateways", "Topic/shop/orders")
@@ -347,8 +357,11 @@ func TestWhatRollsPods(t *testing.T) {
 		p.Objects = []plan.Object{{Ref: plan.Ref{Name: "changed"}}}
 		p.Effective = plan.Effective{Guarantee: "AtLeastOnce", Limits: []string{"reworded"}}
 		o.AllowedNamespaces = nil
-	}); same != before || len(find[*networkingv1.NetworkPolicy](t, set, "NetworkPolicy").Spec.Ingress[0].From) != 1 {
-		t.Errorf("Pods are rolled:\n%s\n%s", before, same)
+	}); same != before || ownPolicy(t, set) != nil {
+		t.Errorf("Pods are rolled, or another namespace is let in:\n%s\n%s", before, same)
+	}
+	if p := ownPolicy(t, b.set); p == nil || len(p.Spec.Ingress) != 1 || p.Spec.Ingress[0].From[0].NamespaceSelector == nil {
+		t.Errorf("who is allowed is not let in: %+v", p)
 	}
 	after, set := template(func(p *plan.Plan, _ *Owner) { topic := *p.Topic; topic.MaxMessageBytes = 1 << 20; p.Topic = &topic })
 	if after == before || !strings.Contains(after, set.PlanHash) || set.PlanHash == b.set.PlanHash || find[*corev1.ConfigMap](t, set, "ConfigMap").Name != "orders-topic-"+set.PlanHash {

@@ -29,42 +29,64 @@ func servicePort(name string, port int32) *applycore.ServicePortApplyConfigurati
 	return applycore.ServicePort().WithName(name).WithPort(port).WithTargetPort(intstr.FromString(name)).WithProtocol(corev1.ProtocolTCP)
 }
 
+// sharedNetwork is the name of the NetworkPolicy that a namespace has for all its workers.
+const sharedNetwork = "waybill-worker"
+
+// sharedPolicy admits a worker's own namespace to what it serves, and everybody in the cluster to health and metrics, which show names and
+// counts: whoever collects metrics lives in a namespace that only the cluster's owner knows. It is one for all workers of a namespace, where a
+// thousand of them would have the same; policies add up, so a resource that admits more says so in one of its own.
+func sharedPolicy(namespace string) *applynet.NetworkPolicyApplyConfiguration {
+	return networkPolicy(sharedNetwork, namespace,
+		applymeta.LabelSelector().WithMatchExpressions(applymeta.LabelSelectorRequirement().WithKey(LabelKind).WithOperator(metav1.LabelSelectorOpExists)),
+		ingress(portHTTP, ownNamespace()), ingress(portHealth, everyNamespace()))
+}
+
+// networkPolicy of a resource is nil where it admits nobody but its own namespace.
 func (w *worker) networkPolicy() *applynet.NetworkPolicyApplyConfiguration {
-	return networkPolicy(w.owner.Resource, portHTTP, peers(w.owner.AllowedNamespaces))
-}
-
-// networkPolicy admits peers to a port, and everybody in the cluster to health and metrics, which show names and counts: whoever collects
-// metrics lives in a namespace that only the cluster's owner knows.
-func networkPolicy(r plan.Resource, port string, from []*applynet.NetworkPolicyPeerApplyConfiguration) *applynet.NetworkPolicyApplyConfiguration {
-	rule := func(port string, from ...*applynet.NetworkPolicyPeerApplyConfiguration) *applynet.NetworkPolicyIngressRuleApplyConfiguration {
-		return applynet.NetworkPolicyIngressRule().
-			WithPorts(applynet.NetworkPolicyPort().WithPort(intstr.FromString(port)).WithProtocol(corev1.ProtocolTCP)).
-			WithFrom(from...)
+	from := others(w.owner.AllowedNamespaces)
+	if from == nil {
+		return nil
 	}
-	return applynet.NetworkPolicy(r.Child(), r.Namespace).
-		WithSpec(applynet.NetworkPolicySpec().
-			WithPodSelector(applymeta.LabelSelector().WithMatchLabels(SelectorLabels(r))).
-			WithPolicyTypes(networkingv1.PolicyTypeIngress).
-			WithIngress(rule(port, from...), rule(portHealth, everyNamespace())))
+	return networkPolicy(w.owner.Child(), w.owner.Namespace, podsOf(w.owner.Resource), ingress(portHTTP, from))
 }
 
-// peers are the own namespace and those that are allowed.
-func peers(allowed *v1alpha1.AllowedNamespaces) []*applynet.NetworkPolicyPeerApplyConfiguration {
-	own := applynet.NetworkPolicyPeer().WithPodSelector(applymeta.LabelSelector())
-	out := []*applynet.NetworkPolicyPeerApplyConfiguration{own}
+func podsOf(r plan.Resource) *applymeta.LabelSelectorApplyConfiguration {
+	return applymeta.LabelSelector().WithMatchLabels(SelectorLabels(r))
+}
+
+func networkPolicy(name, namespace string, pods *applymeta.LabelSelectorApplyConfiguration, rules ...*applynet.NetworkPolicyIngressRuleApplyConfiguration) *applynet.NetworkPolicyApplyConfiguration {
+	return applynet.NetworkPolicy(name, namespace).
+		WithSpec(applynet.NetworkPolicySpec().
+			WithPodSelector(pods).
+			WithPolicyTypes(networkingv1.PolicyTypeIngress).
+			WithIngress(rules...))
+}
+
+func ingress(port string, from ...*applynet.NetworkPolicyPeerApplyConfiguration) *applynet.NetworkPolicyIngressRuleApplyConfiguration {
+	return applynet.NetworkPolicyIngressRule().
+		WithPorts(applynet.NetworkPolicyPort().WithPort(intstr.FromString(port)).WithProtocol(corev1.ProtocolTCP)).
+		WithFrom(from...)
+}
+
+// others are the namespaces that are allowed beside the own one; nil: none.
+func others(allowed *v1alpha1.AllowedNamespaces) *applynet.NetworkPolicyPeerApplyConfiguration {
 	if allowed == nil {
-		return out
+		return nil
 	}
 	switch allowed.From {
 	case v1alpha1.NamespacesAll:
-		return append(out, everyNamespace())
+		return everyNamespace()
 	case v1alpha1.NamespacesSelector:
 		if allowed.Selector != nil {
-			return append(out, applynet.NetworkPolicyPeer().WithNamespaceSelector(labelSelector(allowed.Selector)))
+			return applynet.NetworkPolicyPeer().WithNamespaceSelector(labelSelector(allowed.Selector))
 		}
 	case v1alpha1.NamespacesSame:
 	}
-	return out
+	return nil
+}
+
+func ownNamespace() *applynet.NetworkPolicyPeerApplyConfiguration {
+	return applynet.NetworkPolicyPeer().WithPodSelector(applymeta.LabelSelector())
 }
 
 func everyNamespace() *applynet.NetworkPolicyPeerApplyConfiguration {
