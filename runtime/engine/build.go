@@ -61,6 +61,7 @@ func (u *unit) gatewayDeps() gateway.Deps {
 		},
 		Paused:    u.plan.Paused,
 		LeaseKeys: u.engine.host.LeaseKeys,
+		Dead:      u.dead.dead,
 		Log:       u.engine.host.Log,
 	}
 }
@@ -106,6 +107,7 @@ func (u *unit) buildFlow(p *plan.Flow) (*flow.Flow, error) {
 	}
 	stages = append(stages, end...)
 
+	receipt := receipts(requesters, u.log)
 	cfg := flow.Config{
 		Name: u.plan.Resource.String(),
 		Open: func(ctx context.Context, revoke func(context.Context, []driver.Claim), lost func([]driver.Claim)) (driver.Source, error) {
@@ -121,7 +123,7 @@ func (u *unit) buildFlow(p *plan.Flow) (*flow.Flow, error) {
 		},
 		Stages:  stages,
 		Policy:  policy(p),
-		Settled: receipts(requesters, u.log),
+		Settled: func(ctx context.Context, all []flow.Settled) { u.dead.settled(all); receipt(ctx, all) },
 		Log:     u.log,
 	}
 	if dead := p.Policy.DeadLetter; dead != nil {

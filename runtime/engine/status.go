@@ -1,6 +1,8 @@
 package engine
 
 import (
+	"strings"
+
 	"github.com/waybill-dev/waybill/runtime/flow"
 	"github.com/waybill-dev/waybill/runtime/gateway"
 	"github.com/waybill-dev/waybill/runtime/plan"
@@ -28,7 +30,7 @@ type Status struct {
 	// Path is where its gateway is served, from the root of the host's address; "" where it has none.
 	Path  string `json:"path,omitempty"`
 	State State  `json:"state"`
-	// Condition is what a running flow struggles with, in a word: DestinationDown, RetryWindowFull, …
+	// Condition is what a running resource struggles with, in a word: BrokerAway, DestinationDown, SourceRefused, …
 	Condition string `json:"condition,omitempty"`
 	Message   string `json:"message,omitempty"`
 	Counts    Counts `json:"counts"`
@@ -99,8 +101,34 @@ func (u *unit) status() Status {
 		s.Poller = &q
 		s.Counts.In += uint64(q.Items)
 		s.Counts.Out += uint64(q.Published)
+		if s.Message == "" {
+			s.Condition, s.Message = string(q.Reason), q.LastError
+		}
+	}
+	if s.State == Running {
+		if away := u.away(); away != "" { // whatever else is wrong follows from that
+			s.Condition, s.Message = brokerAway, away
+		}
 	}
 	return s
+}
+
+// brokerAway is the condition of all resources whose broker cannot be reached.
+const brokerAway = "BrokerAway"
+
+// away says why a broker of the unit's cannot be reached, "" when all can. Its two sessions mostly say the same: one is enough.
+func (u *unit) away() string {
+	for _, spec := range u.plan.Brokers {
+		b, err := u.broker(spec.Name)
+		if err != nil {
+			continue // it has no driver: then the unit has failed
+		}
+		if why := b.Away(); why != nil {
+			text, _, _ := strings.Cut(why.Error(), "\n")
+			return text
+		}
+	}
+	return ""
 }
 
 // passedOn counts for a Mailbox what a Pipeline has taken from it.

@@ -28,6 +28,7 @@ type unit struct {
 	engine *Engine
 	plan   *plan.Plan
 	log    *slog.Logger
+	dead   *letters
 	work   sync.WaitGroup // whatever runs in the background for it
 	stop   context.CancelFunc
 	ctx    context.Context
@@ -56,6 +57,7 @@ type served interface {
 
 func newUnit(e *Engine, p *plan.Plan) *unit {
 	u := &unit{engine: e, plan: p, log: e.host.Log.With("resource", p.Resource.String()), state: Starting}
+	u.dead = newLetters(u.log, graveOf(p))
 	u.ctx, u.stop = context.WithCancel(e.ctx)
 	return u
 }
@@ -222,6 +224,7 @@ func (u *unit) drain(ctx context.Context) Drained {
 	}
 	u.stop()
 	u.work.Wait()
+	u.dead.flush()
 	if p.gateway != nil {
 		d.AcceptedLost = p.gateway.Stats().Lost
 	}

@@ -44,7 +44,9 @@ type Deps struct {
 	BufferBytes int64
 	// Now is the clock that leases and expiry go by; nil: time.Now.
 	Now func() time.Time
-	Log *slog.Logger
+	// Dead is told of each message that is dead-lettered; nil: nobody is.
+	Dead func(m *message.Message, reason, text string)
+	Log  *slog.Logger
 }
 
 // The type of events that are made of a plain body.
@@ -68,6 +70,9 @@ type front struct {
 func (f *front) init(deps Deps, plural string, to plan.Ref) {
 	if deps.Now == nil {
 		deps.Now = time.Now
+	}
+	if deps.Dead == nil {
+		deps.Dead = func(*message.Message, string, string) {}
 	}
 	if deps.BufferBytes == 0 {
 		deps.BufferBytes = 64 << 20

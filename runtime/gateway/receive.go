@@ -297,6 +297,7 @@ func (m *Mailbox) setAside(ctx context.Context, ds []driver.Delivery) {
 			continue
 		}
 		m.stats.dead.Add(1)
+		m.deps.Dead(&buried[i].Message, string(flow.AttemptsExhausted), textLeaseEnded)
 		telling = telling && m.tell(ctx, &buried[i].Message, reply.Answer{Kind: reply.Failed, Reason: string(flow.AttemptsExhausted), Error: textLeaseEnded})
 	}
 	m.polls.giveBackAfter(again, letterPause)

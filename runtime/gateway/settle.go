@@ -245,6 +245,7 @@ func (m *Mailbox) buryLease(ctx context.Context, h *held, why flow.Reason, text 
 		return err
 	}
 	m.stats.dead.Add(1)
+	m.deps.Dead(msg, string(why), text)
 	m.tell(ctx, msg, reply.Answer{Kind: reply.Failed, Reason: string(why), Error: text})
 	return nil
 }

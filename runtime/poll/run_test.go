@@ -99,7 +99,7 @@ func TestRunBacksOffAndNeverGivesUp(t *testing.T) {
 		_, stats, _ := timed(t, plan.Poller{Detect: changed, Retry: retry, Schedule: plan.Schedule{Every: plan.Duration(time.Minute)}}, &memory{}, &scripted{}, 10*time.Hour, func(int) (*answer, error) {
 			return nil, &flow.Fault{Blame: flow.Address, Err: errors.New("h answered 404 Not Found")}
 		})
-		if stats.Errors < 4000 || stats.Reason != SourceRefused || stats.LastError != "SourceRefused: h answered 404 Not Found" || time.Until(stats.Next) > 8*time.Second {
+		if stats.Errors < 4000 || stats.Reason != SourceRefused || stats.LastError != "h answered 404 Not Found" || time.Until(stats.Next) > 8*time.Second {
 			t.Errorf("%+v", stats)
 		}
 	})

@@ -71,9 +71,9 @@ func (p *Poller) settle(f *failure, next time.Time) {
 	if f.reason == ItemRefused {
 		p.stats.Polls++
 	}
-	p.stats.Reason, p.stats.LastError = f.reason, f.Error()
+	p.stats.Reason, p.stats.LastError = f.reason, f.err.Error()
 	if was != f.reason {
-		p.deps.Log.Warn("the poll failed", "reason", f.reason, "error", f.Error(), "next", next)
+		p.deps.Log.Warn("the poll failed", "reason", f.reason, "error", f.err.Error(), "next", next)
 	}
 }
 
