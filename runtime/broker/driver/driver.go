@@ -142,6 +142,12 @@ type SourceSpec struct {
 	// Lease: what a Receive gave out is settled by its Handle through Settler only, and outlives the source: Close leaves it alone. Nothing is
 	// fetched ahead, as with OnDemand. Only where Settler is not nil.
 	Lease bool
+	// Into makes the settlements of a group carry messages to this Topic of the same broker: what a settlement has in Out becomes visible in one
+	// step with the position. The source is Positional whatever Ordering says, and a Carrier. What its position depends on is fenced: of two
+	// sources of one group one at most goes on. Zero: nothing is carried. ErrUnsupported where the broker has no such step, ErrConflict where
+	// the Topic is not fit for it.
+	Into Ref
+
 	// Live reads a Topic without a group (Group ""): no position is kept, nothing need be settled, and each reader gets everything.
 	// Where Settling is Positional each Delivery has its Claim and Position.
 	Live *Live
@@ -189,6 +195,16 @@ type Source interface {
 	Close(ctx context.Context) error
 }
 
+// A Carrier is a source that was opened with Into. Its Settle takes settlements of a claim in the order of their positions: if one of them
+// failed, none after it has taken effect. A failed one may have taken effect when the error says so (ErrUnknown); it is settled again, with the
+// same or more after it, and then the source finds out.
+type Carrier interface {
+	Source
+	// Fits says why out, which is all that became of one message, can never be stored in one step with its position (ErrTooLarge, ErrInvalid);
+	// nil where it can.
+	Fits(out []message.Message) error
+}
+
 // Verb is what a settlement says.
 type Verb int
 
@@ -203,6 +219,7 @@ type Settlement struct {
 	D     *Delivery
 	Verb  Verb
 	After time.Duration
+	Out   []message.Message // what became of the message; with Done, of a Carrier only
 }
 
 // Settler settles from any connection, for leases that outlive a request. It does not fence: the caller refuses expired leases first. Where
