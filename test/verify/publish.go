@@ -2,6 +2,7 @@ package verify
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"io"
@@ -14,12 +15,13 @@ import (
 
 // Traffic is what is published.
 type Traffic struct {
-	Run    string        // goes into ids, so that runs on one Topic do not meet
-	Keys   int           // published side by side; within a key one after the other
-	PerKey int           // messages of each key; 0: until ctx ends
-	Pause  time.Duration // between two messages of a key
-	Size   int           // of the data, in bytes, at least; 0: as they are
-	To     func() string // where to POST: the address may change while the run goes on
+	Run    string         // goes into ids, so that runs on one Topic do not meet
+	Prefix string         // of the keys; "": k
+	Keys   int            // published side by side; within a key one after the other
+	PerKey int            // messages of each key; 0: until ctx ends
+	Pause  time.Duration  // between two messages of a key
+	Size   func(Mark) int // of the data of a message, in bytes, at least; nil: as they are
+	To     func() string  // where to POST: the address may change while the run goes on
 }
 
 // Publish publishes until all is done or ctx ends. A message without an answer is sent again under the same id until it has one: the next of
@@ -30,7 +32,7 @@ func Publish(ctx context.Context, r *Record, t Traffic) {
 	var all sync.WaitGroup
 	for i := range t.Keys {
 		all.Go(func() {
-			key := "k" + strconv.Itoa(i)
+			key := cmp.Or(t.Prefix, "k") + strconv.Itoa(i)
 			for seq := 1; (t.PerKey == 0 || seq <= t.PerKey) && ctx.Err() == nil; seq++ {
 				m := Mark{key, seq}
 				r.published(Publication{m, t.deliver(ctx, client, m), time.Now()})
@@ -47,8 +49,8 @@ func (t *Traffic) deliver(ctx context.Context, client *http.Client, m Mark) Fate
 	if err != nil {
 		panic(err) // two strings and a number
 	}
-	if gap := t.Size - len(data); gap > 0 {
-		data = append(data, bytes.Repeat([]byte(" "), gap)...)
+	if t.Size != nil {
+		data = append(data, bytes.Repeat([]byte(" "), max(t.Size(m)-len(data), 0))...)
 	}
 	asked := false // an earlier try may have been taken
 	for pause := 10 * time.Millisecond; ; pause = min(2*pause, time.Second) {

@@ -4,23 +4,26 @@ import (
 	"encoding/json"
 	"fmt"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 )
 
 // A Record collects a history while it happens. The zero value is ready.
 type Record struct {
-	mu      sync.Mutex
-	history History
-	stored  map[Mark]bool
-	seen    map[string]*sight
-	changed chan struct{} // closed and forgotten when more has happened
+	mu        sync.Mutex
+	history   History
+	stored    []Mark
+	observers map[string]*observer
+	objected  []string
+	changed   chan struct{} // closed and forgotten when more has happened
 }
 
-// sight is what one observer has seen.
-type sight struct {
-	marks  map[Mark]bool
-	stored int // of them, how many are known to be stored
+// observer is what one of them has seen.
+type observer struct {
+	promise Promise
+	marks   map[Mark]bool
+	missing map[Mark]bool // Stored, meant for it and not seen
 }
 
 // payload is the data of every message.
@@ -36,24 +39,47 @@ func Read(data []byte) (Mark, error) {
 		return Mark{}, fmt.Errorf("this is no message of a verifier: %w", err)
 	}
 	if p.Key == "" || p.Seq < 1 {
-		return Mark{}, fmt.Errorf("this is no message of a verifier: %q", data)
+		return Mark{}, fmt.Errorf("this is no message of a verifier: %.200q", data)
 	}
 	return p.Mark, nil
 }
 
-// Saw notes that an observer took a message. Call it in the order of taking.
-func (r *Record) Saw(observer string, m Mark) {
+// Promise says what an observer is promised; without it all messages are meant for it, in any order.
+func (r *Record) Promise(name string, p Promise) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.history.Sightings = append(r.history.Sightings, Sighting{m, observer, time.Now()})
-	o := r.of(observer)
-	if !o.marks[m] {
-		o.marks[m] = true
-		if r.stored[m] {
-			o.stored++
-		}
+	o := r.of(name)
+	o.promise, o.missing = p, map[Mark]bool{}
+	for _, m := range r.stored {
+		o.miss(m)
 	}
+}
+
+// Saw notes that an observer took a message. Call it in the order of taking.
+func (r *Record) Saw(name string, m Mark) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.history.Sightings = append(r.history.Sightings, Sighting{m, name, time.Now()})
+	o := r.of(name)
+	o.marks[m] = true
+	delete(o.missing, m)
 	r.signal()
+}
+
+// Note adds what else happened to the history.
+func (r *Record) Note(format string, args ...any) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.history.Events = append(r.history.Events, Event{fmt.Sprintf(format, args...), time.Now()})
+}
+
+// Object notes that an observer was given what nobody should be given: it breaks the run.
+func (r *Record) Object(name, format string, args ...any) {
+	text := name + ": " + fmt.Sprintf(format, args...)
+	r.Note("%s", text)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.objected = append(r.objected, text)
 }
 
 func (r *Record) published(p Publication) {
@@ -61,27 +87,31 @@ func (r *Record) published(p Publication) {
 	defer r.mu.Unlock()
 	r.history.Publications = append(r.history.Publications, p)
 	if p.Fate == Stored {
-		if r.stored == nil {
-			r.stored = map[Mark]bool{}
-		}
-		r.stored[p.Mark] = true
-		for _, o := range r.seen {
-			if o.marks[p.Mark] {
-				o.stored++
-			}
+		r.stored = append(r.stored, p.Mark)
+		for _, o := range r.observers {
+			o.miss(p.Mark)
 		}
 	}
 	r.signal()
 }
 
-func (r *Record) of(observer string) *sight {
-	if r.seen == nil {
-		r.seen = map[string]*sight{}
+func (o *observer) miss(m Mark) {
+	if !o.marks[m] && o.promise.wants(m) {
+		o.missing[m] = true
 	}
-	o := r.seen[observer]
+}
+
+func (r *Record) of(name string) *observer {
+	if r.observers == nil {
+		r.observers = map[string]*observer{}
+	}
+	o := r.observers[name]
 	if o == nil {
-		o = &sight{marks: map[Mark]bool{}}
-		r.seen[observer] = o
+		o = &observer{marks: map[Mark]bool{}, missing: map[Mark]bool{}}
+		for _, m := range r.stored {
+			o.miss(m)
+		}
+		r.observers[name] = o
 	}
 	return o
 }
@@ -97,15 +127,48 @@ func (r *Record) signal() {
 func (r *Record) History() *History {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return &History{slices.Clone(r.history.Publications), slices.Clone(r.history.Sightings)}
+	return &History{slices.Clone(r.history.Publications), slices.Clone(r.history.Sightings), slices.Clone(r.history.Events)}
 }
 
-// Missing counts what is Stored and not yet seen by an observer, and gives a channel that is closed when more has happened.
-func (r *Record) Missing(observer string) (int, <-chan struct{}) {
+// Missing is what an observer has not seen of what is Stored and meant for it, and a channel that is closed when more has happened.
+func (r *Record) Missing(name string) ([]Mark, <-chan struct{}) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	var missing []Mark
+	for m := range r.of(name).missing {
+		missing = append(missing, m)
+	}
+	slices.SortFunc(missing, byMark)
+	return missing, r.watch()
+}
+
+// Seen is how many different messages an observer has seen, and a channel that is closed when more has happened.
+func (r *Record) Seen(name string) (int, <-chan struct{}) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return len(r.of(name).marks), r.watch()
+}
+
+func (r *Record) watch() <-chan struct{} {
 	if r.changed == nil {
 		r.changed = make(chan struct{})
 	}
-	return len(r.stored) - r.of(observer).stored, r.changed
+	return r.changed
+}
+
+// Verdicts judges all observers, by name, and tells what they objected to.
+func (r *Record) Verdicts() (all []Verdict, objections []string) {
+	h := r.History()
+	r.mu.Lock()
+	promises := map[string]Promise{}
+	for name, o := range r.observers {
+		promises[name] = o.promise
+	}
+	objections = slices.Clone(r.objected)
+	r.mu.Unlock()
+	for name, p := range promises {
+		all = append(all, Judge(h, name, p))
+	}
+	slices.SortFunc(all, func(a, b Verdict) int { return strings.Compare(a.Observer, b.Observer) })
+	return all, objections
 }

@@ -38,10 +38,12 @@ func TestJudge(t *testing.T) {
 		"overtaken where it may be": {history(all, a1, a3, a2, b1), verify.Promise{}, ""},
 		"a run that came again":     {history(all, a1, a2, a1, a2, a3, b1), verify.Promise{Ordered: true}, ""},
 		"twice where it must not":   {history(all, a1, a2, a3, b1, b1), verify.Promise{ExactlyOnce: true}, "1 seen again"},
+		"what is not meant for it":  {history(all, a1, b1), verify.Promise{Wants: func(m verify.Mark) bool { return m == a1 }}, "not meant for it: b/1"},
+		"what nobody needs to see":  {history(all, a1), verify.Promise{Wants: func(m verify.Mark) bool { return m == a1 }}, ""},
 		"out of nowhere":            {history(all, a1, a2, a3, b1, mark("c", 1)), verify.Promise{}, "never published: c/1"},
 	} {
-		v := verify.Judge(c.h, "o")[0]
-		if got := v.Broken(c.p); (c.want == "") != (got == "") || !strings.Contains(got, c.want) {
+		v := verify.Judge(c.h, "o", c.p)
+		if got := v.Broken(); (c.want == "") != (got == "") || !strings.Contains(got, c.want) {
 			t.Errorf("%s: got %q, want %q", name, got, c.want)
 		}
 	}
@@ -50,8 +52,8 @@ func TestJudge(t *testing.T) {
 func TestUnknownMayBeSeenOrNot(t *testing.T) {
 	h := &verify.History{Publications: []verify.Publication{{Mark: mark("a", 1), Fate: verify.Unknown}, {Mark: mark("a", 2), Fate: verify.Unknown}}}
 	h.Sightings = []verify.Sighting{{Mark: mark("a", 2), Observer: "o"}}
-	v := verify.Judge(h, "o")[0]
-	if got := v.Broken(verify.Promise{Ordered: true, ExactlyOnce: true}); got != "" {
+	v := verify.Judge(h, "o", verify.Promise{Ordered: true, ExactlyOnce: true})
+	if got := v.Broken(); got != "" {
 		t.Error(got)
 	}
 }
@@ -82,7 +84,7 @@ func TestJudgeFindsWhatWasDone(t *testing.T) {
 				want.Reordered = []verify.Mark{m}
 			}
 		}
-		got := verify.Judge(history(stored, seen...), "o")[0]
+		got := verify.Judge(history(stored, seen...), "o", verify.Promise{})
 		if got.Seen != want.Seen || got.Duplicates != want.Duplicates || !slices.Equal(got.Lost, want.Lost) || !slices.Equal(got.Reordered, want.Reordered) || got.Unheard != nil {
 			t.Fatalf("got %+v, want %+v", got, want)
 		}
