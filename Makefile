@@ -111,14 +111,15 @@ verify: ## Regenerate and expect no change; expect go.mod to be tidy.
 	@hack/verify.sh
 
 .PHONY: bench
-bench: ## Run the benchmarks and keep them in bin/bench.txt. BASE=FILE compares with an earlier run; ARGS="-bench X -count 6".
+bench: ## Measure Waybill beside raw client loops, and print tables. ARGS="-jobs flow,push -messages N -rounds N -sync -cpuprofile FILE".
+	@go build -o bin/bench ./test/bench
+	@bin/bench $(ARGS)
+
+.PHONY: bench-go
+bench-go: ## Run the packages' own benchmarks into bin/bench.txt. BASE=FILE compares with an earlier run; ARGS="-bench X -count 6".
 	@mkdir -p bin
 	@go test -run '^$$' -bench . -benchmem $(ARGS) $(or $(PACKAGES),./...) | tee bin/bench.txt
 	@if [[ -n "$(BASE)" ]]; then $(benchstat) "$(BASE)" bin/bench.txt; fi
-
-.PHONY: bench-flow
-bench-flow: ## Measure a pipeline on NATS beside raw client loops, in one run. ARGS="-messages N -rounds N -sync -cpuprofile FILE".
-	@go run ./test/bench $(ARGS)
 
 .PHONY: clean
 clean: ## Remove what was built. State of `make run` stays in .waybill.

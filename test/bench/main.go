@@ -1,227 +1,235 @@
-// Command bench measures one job beside expert loops that do the same with the broker's own client, in one run on one server:
+// Command bench measures Waybill beside expert loops that do the same work with the broker's own client or net/http, in one run.
 //
-//	NATS → keep type == "order.created" && total > 100 (40 % pass), make {"id","customer","total","units"} → NATS
+// A job is a piece of work, such as moving orders from one Topic to another through a filter and a transform. Each of its contenders does it
+// in a process of its own on a server of its own; rounds are interleaved, and each checks that nothing was lost or doubled. What is compared
+// are the rounds of two contenders that stand beside each other: on a machine whose speed drifts only ratios can be trusted.
 //
-// Messages of about 300 bytes of JSON, in the order of 500 keys; the input is acknowledged after the broker confirmed the output. Rounds are
-// interleaved, each on streams of its own; each checks that nothing was lost, doubled or put out of order within a key.
+// main.go runs rounds and prints the tables; process.go starts and measures processes; flow.go, request.go, mailbox.go, push.go and poll.go
+// hold a job each, with the raw loops that it is compared with; waybill.go is the product.
 package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"flag"
 	"fmt"
 	"io"
-	"log/slog"
 	"os"
 	"runtime"
-	"runtime/pprof"
 	"slices"
-	"syscall"
-	"text/tabwriter"
+	"strings"
 	"time"
-
-	"github.com/nats-io/nats-server/v2/server"
 )
 
-func main() {
-	messages := flag.Int("messages", 200_000, "messages a round")
-	rounds := flag.Int("rounds", 5, "rounds of each contender")
-	sync := flag.Bool("sync", false, "let the server sync each write to disk before it confirms, as the embedded broker does")
-	profile := flag.String("cpuprofile", "", "write a CPU profile of the flow's rounds to this file")
-	flag.Parse()
+// A job is what its contenders do, each as it would.
+type job struct {
+	name, title string
+	unit        string // what is counted
+	messages    int    // a round, where nothing else is asked for
+	// contenders are compared with the first.
+	contenders []contender
+	// prepare brings the broker into the state in which the work begins.
+	prepare func(ctx context.Context, r *round) (traffic, error)
+}
 
-	contenders := []contender{{"raw", raw(decodeStruct)}, {"raw-fast", raw(decodeFast)}, {"waybill", waybill}}
+// traffic is what happens in a round.
+type traffic struct {
+	// drive makes the contender work, and returns when all of it is done. It notes the moment of the first message.
+	drive func(context.Context) error
+	// check looks at what the work has left.
+	check func(context.Context) error
+}
+
+// A contender does a job in a process of its own until ctx ends or the work is done.
+type contender struct {
+	name string
+	work func(ctx context.Context, w *worker) error
+	// manifest is what the product is given, compiled as the operator would. SERVER in it stands for the address of this process's own server.
+	manifest string
+}
+
+func jobs() []job {
+	return []job{flow(), requestAck(), requestForget(), mailbox(), push(), poller()}
+}
+
+func main() {
+	var o options
+	names := flag.String("jobs", "", "jobs to run, separated by commas (default all)")
+	flag.IntVar(&o.messages, "messages", 0, "messages a round (default: each job's own)")
+	flag.IntVar(&o.rounds, "rounds", 5, "rounds of each contender")
+	flag.BoolVar(&o.sync, "sync", false, "let the server sync each write to disk before it confirms, as the embedded broker does")
+	flag.StringVar(&o.profile, "cpuprofile", "", "write a CPU profile of the product's first round to this file")
+	role := flag.String("role", "", "what a process that this one starts is to be: for itself only")
+	flag.Parse()
+	if *role != "" {
+		if err := play(*role); err != nil {
+			fatal(err)
+		}
+		return
+	}
+	chosen, err := choose(*names)
+	if err != nil {
+		fatal(err)
+	}
+	fmt.Fprintf(os.Stdout, "%s, %d cores, %s; the server syncs each write: %t\n", time.Now().Format(time.DateOnly), runtime.NumCPU(), runtime.Version(), o.sync)
+	for _, j := range chosen {
+		if err := run(os.Stdout, j, o); err != nil {
+			fatal(fmt.Errorf("%s: %w", j.name, err))
+		}
+	}
+}
+
+type options struct {
+	messages, rounds int
+	sync             bool
+	profile          string
+}
+
+func choose(names string) ([]job, error) {
+	all := jobs()
+	if names == "" {
+		return all, nil
+	}
+	var chosen []job
+	for name := range strings.SplitSeq(names, ",") {
+		i := slices.IndexFunc(all, func(j job) bool { return j.name == name })
+		if i < 0 {
+			return nil, fmt.Errorf("no job %q", name)
+		}
+		chosen = append(chosen, all[i])
+	}
+	return chosen, nil
+}
+
+func run(out io.Writer, j job, o options) error {
+	if o.messages > 0 {
+		j.messages = o.messages
+	}
 	results := map[string][]result{}
-	for round := range *rounds {
-		for _, c := range contenders {
-			stop := func() {}
-			if c.name == "waybill" && *profile != "" && round == 0 {
-				stop = startProfile(*profile)
+	for n := range o.rounds {
+		for i := range j.contenders {
+			c := j.contenders[(i+n)%len(j.contenders)] // no contender is always the first on a cold or the last on a hot machine
+			profile := ""
+			if c.name == product && n == 0 {
+				profile = o.profile
 			}
-			r, err := measure(c, *messages, *sync)
-			stop()
+			r, err := measure(j, c, o.sync, profile)
 			if err != nil {
-				fatal(fmt.Errorf("%s: %w", c.name, err))
+				return fmt.Errorf("%s: %w", c.name, err)
 			}
 			results[c.name] = append(results[c.name], r)
 		}
 	}
-	table(os.Stdout, contenders, results, *messages, *sync)
+	table(out, j, results)
+	return nil
+}
+
+type result struct {
+	perSecond               float64
+	own, broker             float64 // CPU seconds for 1,000 messages, of the process and of the broker
+	allocs                  float64 // a message
+	ownMemory, brokerMemory float64 // peak RSS, MiB
+	start                   time.Duration
+	disordered              bool
+}
+
+const limit = 5 * time.Minute
+
+func measure(j job, c contender, sync bool, profile string) (res result, err error) {
+	ctx, cancel := context.WithTimeout(context.Background(), limit)
+	defer cancel()
+	broker, err := startProcess(ctx, "broker", task{Sync: sync})
+	if err != nil {
+		return result{}, err
+	}
+	defer func() { err = errors.Join(err, broker.end()) }()
+	r := &round{url: broker.address, messages: j.messages}
+	if err := r.connect(); err != nil {
+		return result{}, err
+	}
+	defer r.close()
+	t, err := j.prepare(ctx, r)
+	if err != nil {
+		return result{}, fmt.Errorf("preparing: %w", err)
+	}
+	given, err := plans(c.manifest, r.url, r.server())
+	if err != nil {
+		return result{}, err
+	}
+	began := time.Now()
+	r.process, err = startProcess(ctx, j.name+"/"+c.name, task{URL: r.url, Messages: r.messages, Server: r.server(), Plans: given, Profile: profile})
+	if err != nil {
+		return result{}, err
+	}
+	defer func() { err = errors.Join(err, r.process.end()) }()
+
+	before, err := r.figures(broker)
+	if err != nil {
+		return result{}, err
+	}
+	r.started = time.Now()
+	if err := t.drive(ctx); err != nil {
+		return result{}, err
+	}
+	took := r.took
+	if took == 0 {
+		took = time.Since(r.started)
+	}
+	after, err := r.figures(broker)
+	if err != nil {
+		return result{}, err
+	}
+	if err := t.check(ctx); err != nil {
+		return result{}, err
+	}
+	n := float64(r.messages)
+	return result{
+		perSecond: n / took.Seconds(), own: (after.own - before.own) / n * 1000, broker: (after.broker - before.broker) / n * 1000,
+		allocs: float64(after.mallocs-before.mallocs) / n, ownMemory: after.ownMemory, brokerMemory: after.brokerMemory,
+		start: r.first.Sub(began), disordered: r.disordered,
+	}, nil
+}
+
+func table(out io.Writer, j job, results map[string][]result) {
+	fmt.Fprintf(out, "\n%s. %d %s a round, %d rounds.\n\n", j.title, j.messages, j.unit, len(results[j.contenders[0].name]))
+	fmt.Fprintf(out, "| contender | %s/s, median | ratio: min | median | max | CPU s / 1,000: process | broker | allocations each | peak MiB: process | broker | start to first, ms | order kept |\n", j.unit)
+	fmt.Fprintln(out, "|---|---|---|---|---|---|---|---|---|---|---|---|")
+	base := results[j.contenders[0].name]
+	for _, c := range j.contenders {
+		rs := results[c.name]
+		of := func(pick func(result) float64) float64 {
+			var v []float64
+			for _, r := range rs {
+				v = append(v, pick(r))
+			}
+			slices.Sort(v)
+			return v[len(v)/2]
+		}
+		var ratio []float64
+		order := "yes"
+		for i, r := range rs {
+			ratio = append(ratio, r.perSecond/base[i].perSecond)
+			if r.disordered {
+				order = "no"
+			}
+		}
+		slices.Sort(ratio)
+		fmt.Fprintf(out, "| %s | %.0f | %.2f | %.2f | %.2f | %.4f | %.4f | %.1f | %.0f | %.0f | %.0f | %s |\n", c.name,
+			of(func(r result) float64 { return r.perSecond }), ratio[0], ratio[len(ratio)/2], ratio[len(ratio)-1],
+			of(func(r result) float64 { return r.own }), of(func(r result) float64 { return r.broker }),
+			of(func(r result) float64 { return r.allocs }), of(func(r result) float64 { return r.ownMemory }),
+			of(func(r result) float64 { return r.brokerMemory }),
+			of(func(r result) float64 { return float64(r.start.Milliseconds()) }), order)
+	}
+}
+
+func remove(dir string) {
+	if err := os.RemoveAll(dir); err != nil {
+		fatal(err)
+	}
 }
 
 func fatal(err error) {
 	fmt.Fprintln(os.Stderr, "bench:", err)
 	os.Exit(1)
-}
-
-func startProfile(path string) func() {
-	f, err := os.Create(path)
-	if err != nil {
-		fatal(err)
-	}
-	if err := pprof.StartCPUProfile(f); err != nil {
-		fatal(err)
-	}
-	return func() {
-		pprof.StopCPUProfile()
-		f.Close()
-	}
-}
-
-// A contender moves everything from the stream in to the stream out and returns when the last input is acknowledged.
-type contender struct {
-	name string
-	run  func(ctx context.Context, url string, messages, outputs int) error
-}
-
-type result struct {
-	perSecond  float64
-	cpu        float64 // seconds for 1,000 messages, client and server
-	allocs     float64 // a message, client and server
-	inOrder    bool
-	peakMemory float64 // MiB of the process, so far
-}
-
-func measure(c contender, messages int, sync bool) (r result, err error) {
-	dir, err := os.MkdirTemp("", "bench-")
-	if err != nil {
-		return result{}, err
-	}
-	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
-	srv, err := server.NewServer(&server.Options{JetStream: true, StoreDir: dir, Port: server.RANDOM_PORT, Host: "127.0.0.1", NoSigs: true, NoLog: true, SyncAlways: sync})
-	if err != nil {
-		return result{}, err
-	}
-	srv.Start()
-	defer func() {
-		srv.Shutdown()
-		srv.WaitForShutdown()
-	}()
-	if !srv.ReadyForConnections(10 * time.Second) {
-		return result{}, fmt.Errorf("the server did not start")
-	}
-	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
-	defer cancel()
-	outputs, err := fill(ctx, srv.ClientURL(), messages)
-	if err != nil {
-		return result{}, fmt.Errorf("filling the input: %w", err)
-	}
-
-	runtime.GC()
-	var before, after runtime.MemStats
-	runtime.ReadMemStats(&before)
-	cpu, began := cpuSeconds(), time.Now()
-	if err := c.run(ctx, srv.ClientURL(), messages, outputs); err != nil {
-		return result{}, err
-	}
-	took := time.Since(began).Seconds()
-	cpu = cpuSeconds() - cpu
-	runtime.ReadMemStats(&after)
-
-	ordered, err := check(ctx, srv.ClientURL(), outputs)
-	if err != nil {
-		return result{}, err
-	}
-	return result{
-		perSecond: float64(messages) / took, cpu: cpu / float64(messages) * 1000,
-		allocs: float64(after.Mallocs-before.Mallocs) / float64(messages), inOrder: ordered, peakMemory: peak(),
-	}, nil
-}
-
-func cpuSeconds() float64 {
-	var u syscall.Rusage
-	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
-		fatal(err)
-	}
-	return float64(u.Utime.Sec+u.Stime.Sec) + float64(u.Utime.Usec+u.Stime.Usec)/1e6
-}
-
-func peak() float64 {
-	var u syscall.Rusage
-	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
-		fatal(err)
-	}
-	return float64(u.Maxrss) / 1024
-}
-
-func table(out io.Writer, contenders []contender, results map[string][]result, messages int, sync bool) {
-	fmt.Fprintf(out, "%d messages a round, %d cores, %s, server syncs each write: %t\n\n", messages, runtime.NumCPU(), runtime.Version(), sync)
-	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', tabwriter.AlignRight)
-	fmt.Fprintln(w, "contender\tmsg/s median\tratio to raw min\tmedian\tmax\tCPU s/1,000\tallocs/msg\torder kept\t")
-	raw := results["raw"]
-	for _, c := range contenders {
-		rs := results[c.name]
-		var speed, ratio, cpu, allocs []float64
-		ordered := true
-		for i, r := range rs {
-			speed, cpu, allocs = append(speed, r.perSecond), append(cpu, r.cpu), append(allocs, r.allocs)
-			ratio = append(ratio, r.perSecond/raw[i].perSecond)
-			ordered = ordered && r.inOrder
-		}
-		slices.Sort(ratio)
-		fmt.Fprintf(w, "%s\t%.0f\t%.2f\t%.2f\t%.2f\t%.4f\t%.1f\t%t\t\n", c.name, median(speed), ratio[0], median(ratio), ratio[len(ratio)-1], median(cpu), median(allocs), ordered)
-	}
-	if err := w.Flush(); err != nil {
-		fatal(err)
-	}
-}
-
-func median(v []float64) float64 {
-	slices.Sort(v)
-	return v[len(v)/2]
-}
-
-// quiet is the product's log during a measurement: errors only.
-var quiet = slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelError}))
-
-// order is the input, as an expert would declare it.
-type order struct {
-	ID       int    `json:"id"`
-	Type     string `json:"type"`
-	Customer string `json:"customer"`
-	Total    int    `json:"total"`
-	Lines    []line `json:"lines"`
-	Note     string `json:"note"`
-}
-
-type line struct {
-	SKU   string `json:"sku"`
-	Qty   int    `json:"qty"`
-	Price int    `json:"price"`
-}
-
-type shaped struct {
-	ID       int    `json:"id"`
-	Customer string `json:"customer"`
-	Total    int    `json:"total"`
-	Units    int    `json:"units"`
-}
-
-func (o *order) passes() bool { return o.Type == "order.created" && o.Total > 100 }
-
-func makeOrder(i int) order {
-	o := order{ID: i, Type: "order.created", Customer: fmt.Sprintf("customer-%d", i%keys), Total: 101 + i%900,
-		Note: "please leave it at the back door, and ring the bell twice when nobody comes at once"}
-	switch {
-	case i%5 < 2:
-		o.Type = "order.cancelled"
-	case i%5 == 2:
-		o.Total = i % 100
-	}
-	for l := range 3 {
-		o.Lines = append(o.Lines, line{fmt.Sprintf("sku-%d", (i+l)%5000), 1 + l, 3 + i%40})
-	}
-	return o
-}
-
-const keys = 500
-
-func encode(o order) []byte {
-	b, err := json.Marshal(o)
-	if err != nil {
-		fatal(err)
-	}
-	return b
 }
