@@ -9,6 +9,7 @@ import (
 
 	"github.com/waybill-dev/waybill/runtime/compile"
 	"github.com/waybill-dev/waybill/runtime/engine"
+	"github.com/waybill-dev/waybill/runtime/manifest"
 	"github.com/waybill-dev/waybill/runtime/plan"
 )
 
@@ -130,7 +131,7 @@ func dash(s string) string {
 }
 
 // up tells that all that can start has, and gives a newcomer something to try.
-func (s *speaker) up(took time.Duration, lap *laptop, outcomes []compile.Outcome, dir string) {
+func (s *speaker) up(took time.Duration, lap *laptop, outcomes []compile.Outcome, out []manifest.Diagnostic, dir string) {
 	if s.json {
 		s.line(event{Event: "up"})
 		return
@@ -139,6 +140,7 @@ func (s *speaker) up(took time.Duration, lap *laptop, outcomes []compile.Outcome
 	if dir == "" {
 		kept = "keeps nothing"
 	}
+	s.left(out)
 	fmt.Fprintf(s.out, "\nUp after %d ms; %s; %s/status and /metrics tell what goes on; Ctrl-C drains and stops.\n", took.Milliseconds(), kept, lap.origin)
 	if try := firstRequest(lap, outcomes); try != "" {
 		fmt.Fprintf(s.out, "Try:  %s\n", try)
@@ -146,16 +148,41 @@ func (s *speaker) up(took time.Duration, lap *laptop, outcomes []compile.Outcome
 	fmt.Fprintln(s.out)
 }
 
-// firstRequest is a command that sends something to the resource in which what is declared begins: an Endpoint, else a Topic or a Mailbox.
+// left repeats what does not run and what would be right: it was said before all that does run, and is out of sight.
+func (s *speaker) left(out []manifest.Diagnostic) {
+	var order []string
+	why := map[string]string{}
+	for _, d := range out {
+		name := d.Kind + "/" + d.Namespace + "/" + d.Name
+		if why[name] == "" {
+			order = append(order, name)
+			why[name] = d.Message
+		}
+	}
+	if len(order) == 0 {
+		return
+	}
+	fmt.Fprintf(s.out, "\n%s did not start:\n", count(len(order), "resource"))
+	for _, name := range order {
+		fmt.Fprintf(s.out, "  %s: %s\n", name, why[name])
+	}
+}
+
+// firstRequest is a command that sends something to where what is declared begins. A Topic takes anything, and so does an Endpoint that only
+// stores; a Mailbox is read by somebody in particular; and the handler of a RequestResponse Endpoint may take offence at a greeting.
 func firstRequest(lap *laptop, outcomes []compile.Outcome) string {
-	for _, kind := range []string{"Endpoint", "Topic", "Mailbox"} {
+	for _, begins := range []func(*plan.Plan) bool{
+		func(p *plan.Plan) bool { return p.Topic != nil && len(p.Topic.Schema) == 0 },
+		func(p *plan.Plan) bool { return p.Endpoint != nil && p.Endpoint.Pattern == "RequestAck" && len(p.Endpoint.Schema) == 0 },
+		func(p *plan.Plan) bool { return p.Mailbox != nil },
+	} {
 		for i := range outcomes {
 			o := &outcomes[i]
-			if o.Resource.Kind != kind || o.Plan == nil || o.Paused {
+			if o.Plan == nil || o.Paused || !begins(o.Plan) {
 				continue
 			}
 			address, token := lap.address(o), ""
-			if kind == "Mailbox" {
+			if o.Plan.Mailbox != nil {
 				address += "/messages"
 			}
 			if asksForToken(o.Plan) {

@@ -266,7 +266,7 @@ kind: Subscription
 metadata: {name: ledger}
 spec: {topicRef: {name: orders}, deliverTo: {mailboxRef: {name: ledger}}}
 `)
-	if code, _, errs := call(t, "run", "-f", path, "--ephemeral", "--port", "0", "--broker", "mian=embedded:"); code != exitInvalid || !strings.Contains(errs, "main") {
+	if code, _, errs := call(t, "run", "-f", path, "--ephemeral", "--port", "0", "--broker", "mian=embedded:"); code != exitUsage || !strings.Contains(errs, "did you mean default/main?") {
 		t.Errorf("another Broker's name: exit code %d, %s", code, errs)
 	}
 	p := start(t, "-f", path, "--ephemeral", "--port", "0", "--broker", "main=embedded:").waitUp()

@@ -84,6 +84,11 @@ func run(ctx context.Context, f *runFlags, stdin io.Reader, stdout, stderr io.Wr
 	if err != nil {
 		return err
 	}
+	if len(l.faults) == 0 { // else it is not known what is referred to
+		if err = unknownBroker(given.brokers, referencesOf(l)); err != nil {
+			return &exit{exitUsage, err}
+		}
+	}
 	secrets := secretsOf(l)
 	asDeclared, here, err := override(l.input(), given.brokers, secrets)
 	if err != nil {
@@ -120,7 +125,7 @@ func run(ctx context.Context, f *runFlags, stdin io.Reader, stdout, stderr io.Wr
 
 	say := &speaker{out: stdout, json: f.value == "json"}
 	show := newDisplay(stdout, stderr, say.json)
-	log := slog.New(slog.NewTextHandler(show, &slog.HandlerOptions{Level: slog.LevelWarn}))
+	log := slog.New(&console{display: show})
 	lap := &laptop{state: st, secrets: secrets, services: given.services, origin: origin(listener)}
 	outcomes, missing := lap.runnable(l, &actual)
 	report(f.output, stdout, stderr, missing)
@@ -152,7 +157,7 @@ func run(ctx context.Context, f *runFlags, stdin io.Reader, stdout, stderr io.Wr
 	eng.Start(ctx, plans)
 	all := say.announce(ctx, eng, outcomes, &wanted, lap.address, func() { show.pending(eng) })
 	if ctx.Err() == nil {
-		say.up(time.Since(began), lap, outcomes, f.stateDir())
+		say.up(time.Since(began), lap, outcomes, slices.Concat(refused, missing), f.stateDir())
 	}
 	partly := len(refused)+len(missing) > 0 || !all
 	show.watch(ctx, eng)

@@ -10,16 +10,21 @@ import (
 	"github.com/waybill-dev/waybill/api/v1alpha1"
 )
 
-// warnOfUnused warns of a --broker, --service or --step that nothing refers to: most likely its name is misspelt. All resources count,
-// those too that do not start.
-func (o *overrides) warnOfUnused(stderr io.Writer, l *load) {
-	r := referencesOf(l)
-	for _, u := range o.brokers {
+// unknownBroker refuses a --broker that no file declares or names: it would be the declared one that is run, with the real messages.
+func unknownBroker(given []brokerURL, r references) error {
+	for _, u := range given {
 		key := brokerKey(u.name)
 		if !r.brokers[key.String()] {
-			fmt.Fprintf(stderr, "--broker %s: no resource uses a Broker %s%s\n", u.name, key, meant(key.String(), names(r.brokers)))
+			return fmt.Errorf("--broker %s: the files declare no Broker %s, and no resource names it%s", u.name, key, meant(key.String(), names(r.brokers)))
 		}
 	}
+	return nil
+}
+
+// warnOfUnused warns of a --service or --step that nothing refers to: most likely its name is misspelt. All resources count, those too that
+// do not start.
+func (o *overrides) warnOfUnused(stderr io.Writer, l *load) {
+	r := referencesOf(l)
 	for _, key := range slices.Sorted(maps.Keys(o.services)) {
 		if !r.services[key] {
 			fmt.Fprintf(stderr, "--service %s: no resource calls this Service%s\n", serviceOfKey(key), meant(serviceOfKey(key), servicesLike(key, r.services)))

@@ -4,7 +4,10 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"log/slog"
+	"maps"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"text/tabwriter"
@@ -17,31 +20,51 @@ import (
 
 const refresh = 500 * time.Millisecond
 
-// A display shows what goes on: on a terminal a table that is drawn anew, else a line whenever a resource's state changes. Log lines are
-// written through it, so that they stay above the table and are not drawn over.
+// A resource whose trouble stays the same in kind, while its words change, is told of again after this time.
+const reminder = 30 * time.Second
+
+// A display shows what goes on: a line whenever a resource gets into trouble or out of it, and on a terminal, below these lines, a table that
+// is drawn anew. What is logged goes through it, so that it stays above the table and is told once.
 type display struct {
 	log   io.Writer
 	table *os.File // nil: no terminal, or the output is for a program
 
 	mu    sync.Mutex
-	lines int               // of the table as it stands on the screen
-	last  map[string]string // what was told of each resource
+	lines int             // of the table as it stands on the screen
+	told  map[string]told // of each resource
+	new   map[string]told // what is so since a moment only, and may pass
+	held  []note          // warnings that a state may tell better
+	done  bool            // nobody looks at states any more
+}
+
+// told is what was last told of a resource.
+type told struct {
+	state, text string // "": all is well
+	at          time.Time
 }
 
 func newDisplay(stdout, stderr io.Writer, json bool) *display {
-	d := &display{log: stderr, last: map[string]string{}}
+	d := &display{log: stderr, told: map[string]told{}, new: map[string]told{}}
 	if f, ok := stdout.(*os.File); ok && !json && term.IsTerminal(int(f.Fd())) {
 		d.table = f
 	}
 	return d
 }
 
-// Write writes a log line; the next refresh draws the table below it.
-func (d *display) Write(line []byte) (int, error) {
+// note tells n, now or when it is seen that no state tells the same.
+func (d *display) note(n note) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	if n.sign && !d.done {
+		d.held = append(d.held, n)
+		return
+	}
+	d.print(n)
+}
+
+func (d *display) print(n note) {
 	d.erase()
-	return d.log.Write(line)
+	fmt.Fprint(d.log, n.String())
 }
 
 // watch shows eng until ctx ends.
@@ -51,14 +74,20 @@ func (d *display) watch(ctx context.Context, eng *engine.Engine) {
 	for {
 		all := eng.Status()
 		d.mu.Lock()
+		d.tell(all, time.Now())
 		if d.table != nil {
 			d.draw(all)
-		} else {
-			d.tell(all)
 		}
 		d.mu.Unlock()
 		select {
 		case <-ctx.Done():
+			d.mu.Lock()
+			d.done = true
+			for _, n := range d.held {
+				d.print(n)
+			}
+			d.held = nil
+			d.mu.Unlock()
 			return
 		case <-tick.C:
 		}
@@ -69,7 +98,7 @@ func (d *display) watch(ctx context.Context, eng *engine.Engine) {
 func (d *display) pending(eng *engine.Engine) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.tell(eng.Status())
+	d.tell(eng.Status(), time.Now())
 }
 
 func (d *display) erase() {
@@ -92,8 +121,8 @@ func (d *display) draw(all []engine.Status) {
 		if s.Kind == "Topic" {
 			out = "–" // its Subscriptions and Pipelines count what they take
 		}
-		fmt.Fprintf(w, "%s/%s/%s\t%s\t%d\t%s\t%d\t%d\t%d\t%d\t%d\t%s\n", s.Kind, s.Namespace, s.Name, s.State,
-			c.In, out, c.Dropped, c.InFlight, c.Held, c.Retried, c.DeadLettered, remark(s))
+		fmt.Fprintf(w, "%s/%s/%s\t%s\t%d\t%s\t%d\t%d\t%d\t%d\t%d\t%s\n", s.Kind, s.Namespace, s.Name, condition(s),
+			c.In, out, c.Dropped, c.InFlight, c.Held, c.Retried, c.DeadLettered, oneLine(s.Message))
 	}
 	_ = w.Flush() // into memory
 	lines := strings.Split(strings.TrimRight(b.String(), "\n"), "\n")
@@ -112,36 +141,86 @@ func (d *display) draw(all []engine.Status) {
 	d.lines = len(lines)
 }
 
-// tell writes of each resource whose state, or what it struggles with, is another than before; those of which the same is to be said in one
-// line.
-func (d *display) tell(all []engine.Status) {
-	var order []string
-	changed := map[string][]string{}
+// tell writes of each resource that got into trouble or out of it; those of which the same is to be said in one line.
+func (d *display) tell(all []engine.Status, now time.Time) {
+	trouble := map[string]bool{}
+	var order []note
+	names := map[note][]string{}
 	for _, s := range all {
-		name, now := s.Kind+"/"+s.Namespace+"/"+s.Name, strings.TrimSpace(string(s.State)+" "+remark(s))
-		before, seen := d.last[name]
-		d.last[name] = now
-		if before == now || s.State == engine.Starting || !seen && s.State == engine.Running {
+		name := s.Kind + "/" + s.Namespace + "/" + s.Name
+		before, is := d.told[name], told{condition(s), s.Message, now}
+		if s.State == engine.Running && s.Condition == "" {
+			is.state, is.text = "", ""
+		}
+		trouble[name] = before.state != ""
+		switch s.State {
+		case engine.Starting, engine.Draining, engine.Stopped:
 			continue
 		}
-		if changed[now] == nil {
-			order = append(order, now)
+		if before.state == is.state && (before.text == is.text || now.Sub(before.at) < reminder) {
+			delete(d.new, name)
+			continue
 		}
-		changed[now] = append(changed[now], name)
-	}
-	for _, now := range order {
-		names := changed[now]
-		if more := len(names) - 3; more > 0 {
-			names = append(names[:3:3], fmt.Sprintf("%d more", more))
+		if s.State == engine.Running && before.state != string(engine.Waiting) {
+			if begun := d.new[name]; begun.state != is.state || begun.at.IsZero() {
+				d.new[name] = is
+				continue
+			} else if now.Sub(begun.at) < refresh {
+				continue
+			}
+			delete(d.new, name)
 		}
-		fmt.Fprintf(d.log, "%s: %s\n", strings.Join(names, ", "), now)
+		d.told[name], trouble[name] = is, is.state != ""
+		if is.state == "" && before.state == string(engine.Waiting) {
+			continue // that it is ready now is told with its address
+		}
+		n := note{level: slog.LevelWarn, text: strings.TrimSuffix(is.state+": "+is.text, ": "), at: now}
+		switch {
+		case is.state == "":
+			n.level, n.text = slog.LevelInfo, "running again"
+		case s.State == engine.Failed:
+			n.level = slog.LevelError
+		case s.State == engine.Paused:
+			n.level, n.text = slog.LevelInfo, "paused, as declared"
+		}
+		n.text = oneLine(n.text)
+		if names[n] == nil {
+			order = append(order, n)
+		}
+		names[n] = append(names[n], name)
 	}
+	for _, n := range order {
+		about := names[n]
+		if more := len(about) - 3; more > 1 {
+			n.text = fmt.Sprintf("%s and %d more: %s", strings.Join(about[:3], ", "), more, n.text)
+		} else {
+			n.text = strings.Join(about, ", ") + ": " + n.text
+		}
+		d.print(n)
+	}
+	d.release(trouble, now)
 }
 
-// remark is what a person should know about a resource beside its state.
-func remark(s engine.Status) string {
-	if s.Condition == "" || s.Message == "" {
-		return s.Condition + s.Message
+// release tells what was held back and no state tells of, and forgets the rest.
+func (d *display) release(trouble map[string]bool, now time.Time) {
+	keep := d.held[:0]
+	for _, n := range d.held {
+		_, known := trouble[n.about]
+		switch {
+		case trouble[n.about], !known && slices.Contains(slices.Collect(maps.Values(trouble)), true):
+		case now.Sub(n.at) < 4*refresh:
+			keep = append(keep, n)
+		default:
+			d.print(n)
+		}
 	}
-	return s.Condition + ": " + s.Message
+	d.held = keep
+}
+
+// condition is what a resource does, in a word: what it struggles with, if it does.
+func condition(s engine.Status) string {
+	if s.State == engine.Running && s.Condition != "" {
+		return s.Condition
+	}
+	return string(s.State)
 }
