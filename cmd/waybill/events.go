@@ -173,7 +173,9 @@ func (s *speaker) left(out []manifest.Diagnostic) {
 func firstRequest(lap *laptop, outcomes []compile.Outcome) string {
 	for _, begins := range []func(*plan.Plan) bool{
 		func(p *plan.Plan) bool { return p.Topic != nil && len(p.Topic.Schema) == 0 },
-		func(p *plan.Plan) bool { return p.Endpoint != nil && p.Endpoint.Pattern == "RequestAck" && len(p.Endpoint.Schema) == 0 },
+		func(p *plan.Plan) bool {
+			return p.Endpoint != nil && p.Endpoint.Pattern == "RequestAck" && len(p.Endpoint.Schema) == 0
+		},
 		func(p *plan.Plan) bool { return p.Mailbox != nil },
 	} {
 		for i := range outcomes {
