@@ -1,15 +1,19 @@
 package gateway
 
 import (
+	"bytes"
 	"crypto/cipher"
 	"crypto/hkdf"
+	"crypto/hmac"
 	"crypto/rand"
 	"crypto/sha256"
 	"encoding/base64"
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/crypto/chacha20poly1305"
@@ -77,6 +81,13 @@ var errNoLease = errors.New("no lease")
 type sealer struct {
 	keys    func() ([][]byte, error)
 	mailbox []byte // bound into each token: one of another mailbox does not open
+	latest  atomic.Pointer[derived]
+}
+
+// derived is what was made of keys, which seldom change.
+type derived struct {
+	keys  [][]byte
+	aeads []cipher.AEAD
 }
 
 func (s *sealer) aeads() ([]cipher.AEAD, error) {
@@ -84,25 +95,29 @@ func (s *sealer) aeads() ([]cipher.AEAD, error) {
 	if err != nil {
 		return nil, fmt.Errorf("the keys of leases: %w", err)
 	}
-	var as []cipher.AEAD
+	if d := s.latest.Load(); d != nil && slices.EqualFunc(d.keys, keys, hmac.Equal) {
+		return d.aeads, nil
+	}
+	if len(keys) == 0 {
+		return nil, errors.New("there is no key for leases")
+	}
+	d := &derived{}
 	for _, k := range keys {
 		if len(k) < 16 {
 			return nil, errors.New("a key of leases has fewer than 16 bytes")
 		}
-		derived, err := hkdf.Key(sha256.New, k, nil, "waybill lease", chacha20poly1305.KeySize)
+		secret, err := hkdf.Key(sha256.New, k, nil, "waybill lease", chacha20poly1305.KeySize)
 		if err != nil {
 			return nil, err
 		}
-		a, err := chacha20poly1305.NewX(derived) // its nonces may be random for ever
+		a, err := chacha20poly1305.NewX(secret) // its nonces may be random for ever
 		if err != nil {
 			return nil, err
 		}
-		as = append(as, a)
+		d.keys, d.aeads = append(d.keys, bytes.Clone(k)), append(d.aeads, a)
 	}
-	if as == nil {
-		return nil, errors.New("there is no key for leases")
-	}
-	return as, nil
+	s.latest.Store(d)
+	return d.aeads, nil
 }
 
 // seal makes the token of a lease with the first of keys.
