@@ -29,7 +29,10 @@ type Destination struct {
 // NewDestination starts one. always, which may be nil, comes before its mood at each message.
 func NewDestination(name string, r *Record, always Mood) (*Destination, error) {
 	d := &Destination{name: name, record: r, always: always, address: "127.0.0.1:0"}
-	return d, d.Back()
+	if err := d.Back(); err != nil {
+		return nil, err
+	}
+	return d, nil
 }
 
 // URL is where it is, for as long as it lives.

@@ -257,7 +257,7 @@ func (r *rig) row(format string, args ...any) {
 
 // keep writes the history where it outlives the test.
 func (r *rig) keep() {
-	f, err := os.CreateTemp("", "waybill-history-*.jsonl") //nolint:usetesting // it outlives the test
+	f, err := os.CreateTemp("", "waybill-history-*.jsonl") // it outlives the test
 	if err != nil {
 		r.t.Error(err)
 		return

@@ -39,6 +39,7 @@ type EmbeddedConfig struct {
 type Embedded struct {
 	server atomic.Pointer[server.Server]
 	config EmbeddedConfig
+	healer *healer
 }
 
 // StartEmbedded starts a server and returns when it takes connections.
@@ -50,10 +51,13 @@ func StartEmbedded(ctx context.Context, cfg EmbeddedConfig) (*Embedded, error) {
 		return nil, fmt.Errorf("embedded NATS: the folder for its data cannot be made: %w", err)
 	}
 	e := &Embedded{config: cfg}
+	e.healer = startHealer(e)
 	if err := e.start(); err != nil {
+		e.healer.close()
 		return nil, err
 	}
 	if err := ctx.Err(); err != nil {
+		e.healer.close()
 		e.stop()
 		return nil, err
 	}
@@ -96,13 +100,16 @@ func (e *Embedded) start() error {
 	if err != nil {
 		return fmt.Errorf("embedded NATS: %w", err)
 	}
-	log := &serverLog{to: cfg.Logger}
+	log := &serverLog{to: cfg.Logger, sick: e.healer.told}
 	s.SetLoggerV2(log, false, false, false)
 	s.Start() // returns once JetStream has recovered its data and the listener, if any, is open
 	e.server.Store(s)
 	if !s.JetStreamEnabled() || cfg.Listen != "" && s.Addr() == nil {
 		e.stop()
 		return fmt.Errorf("embedded NATS: the server did not start: %s", log.fatalText())
+	}
+	if cfg.Listen != "" {
+		e.config.Listen = s.Addr().String() // which the next start keeps
 	}
 	return nil
 }
@@ -113,6 +120,12 @@ type authenticate func(username, password string) bool
 func (a authenticate) Check(c server.ClientAuthentication) bool {
 	o := c.GetOpts()
 	return a(o.Username, o.Password)
+}
+
+// restart gives the connections that come from now on another server on the same data.
+func (e *Embedded) restart() error {
+	e.stop()
+	return e.start()
 }
 
 func (e *Embedded) stop() {
@@ -145,6 +158,7 @@ func (e *Embedded) Addr() string {
 func (e *Embedded) Shutdown(ctx context.Context) error {
 	done := make(chan struct{})
 	go func() {
+		e.healer.close()
 		e.stop()
 		close(done)
 	}()

@@ -12,6 +12,7 @@ import (
 // StartEmbedded can return it.
 type serverLog struct {
 	to    *slog.Logger
+	sick  func() // called when the server has said that it stores nothing any more
 	mu    sync.Mutex
 	fatal string
 }
@@ -48,8 +49,12 @@ func recovery(text string) bool {
 }
 
 func (l *serverLog) Errorf(format string, v ...any) {
+	text := fmt.Sprintf(format, v...)
 	if l.to != nil {
-		l.to.Error("Embedded NATS server", "says", fmt.Sprintf(format, v...))
+		l.to.Error("Embedded NATS server", "says", text)
+	}
+	if l.sick != nil && writeFailed(text) {
+		l.sick()
 	}
 }
 

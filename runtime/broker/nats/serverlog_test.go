@@ -21,3 +21,17 @@ func TestARecoveryIsNoWarning(t *testing.T) {
 		t.Errorf("%d of two warnings about damage were passed on: %s", n, &out)
 	}
 }
+
+func TestAFailedWriteIsTold(t *testing.T) {
+	told := 0
+	l := &serverLog{sick: func() { told++ }}
+	l.Errorf("Filestore [%s] Critical write error: %v", "default_orders", "no space left on device")
+	l.Errorf("JetStream stream '%s' critical write error: %v", "$G > default_orders", "no space left on device")
+	l.Errorf("JetStream out of %s resources, will be DISABLED", "File")
+	if told != 3 {
+		t.Errorf("%d of three were told", told)
+	}
+	if l.Errorf("A client was slow"); told != 3 {
+		t.Error("what is no failed write was told as one")
+	}
+}
