@@ -27,6 +27,11 @@ func (s *Source) watch(o *openSource) {
 		if o.ctx.Err() != nil {
 			return
 		}
+		if again, _ := passing(o.conn, err); s.carries() && !again && !errors.Is(err, driver.ErrStale) {
+			s.b.log.Warn("What became of messages cannot be stored; the source is opened anew", "object", s.spec.Object.Name, "group", s.spec.Group, "error", err)
+			s.drop(o)
+			return
+		}
 		if errors.Is(err, driver.ErrStale) {
 			s.b.log.Warn("Another consumer has taken over; the source is opened anew", "object", s.spec.Object.Name, "group", s.spec.Group, "error", err)
 			s.drop(o)
@@ -54,7 +59,9 @@ func (s *Source) watch(o *openSource) {
 		case <-timer.C:
 			save()
 		case <-o.full:
-			save()
+			if !armed || !s.carries() { // what failed waits for its timer
+				save()
+			}
 		}
 	}
 }
@@ -84,6 +91,9 @@ func (s *Source) Flush(ctx context.Context) error {
 func (s *Source) save(ctx context.Context, o *openSource) error {
 	o.saving.Lock()
 	defer o.saving.Unlock()
+	if s.carries() {
+		return s.store(ctx, o)
+	}
 	var ds []driver.Delivery
 	var marks []*watermark
 	s.mu.Lock()
@@ -122,6 +132,65 @@ func (s *Source) save(ctx context.Context, o *openSource) error {
 		w.committed(ds[i].Position)
 		if w.gone && !w.advanced { // it was lost meanwhile, with nothing left to commit
 			w.gone = false
+			s.unkept = max(0, s.unkept-1)
+		}
+	}
+	return errors.Join(failed...)
+}
+
+// store is save for what is carried: all that is done without a gap goes to the broker, with what became of it.
+func (s *Source) store(ctx context.Context, o *openSource) error {
+	type part struct {
+		w     *watermark
+		first int
+	}
+	var parts []part
+	var ds []driver.Delivery
+	s.mu.Lock()
+	if s.cur != o {
+		s.mu.Unlock()
+		return driver.ErrStale
+	}
+	o.unsaved = 0
+	var marks []mark
+	for c, w := range o.claims {
+		ready := w.take()
+		if len(ready) == 0 {
+			continue
+		}
+		parts = append(parts, part{w, len(ds)})
+		for i := range ready {
+			ds = append(ds, driver.Delivery{Claim: c, Position: ready[i].position, Ref: ready[i].ref})
+			marks = append(marks, ready[i])
+		}
+	}
+	s.mu.Unlock()
+	if len(ds) == 0 {
+		return nil
+	}
+	list := make([]driver.Settlement, len(ds))
+	for i := range ds {
+		list[i] = driver.Settlement{D: &ds[i], Verb: driver.Done, Out: marks[i].out}
+	}
+	errs := o.Settle(ctx, list)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	defer signal(s.room)
+	var failed []error
+	for i, p := range parts {
+		end := len(ds)
+		if i+1 < len(parts) {
+			end = parts[i+1].first
+		}
+		n := p.first
+		for n < end && (errs == nil || errs[n] == nil) {
+			n++
+		}
+		p.w.stored(n - p.first)
+		if n < end {
+			failed = append(failed, fmt.Errorf("storing what became of position %d: %w", ds[n].Position, s.settleError(o, errs[n])))
+		} else if p.w.gone && !p.w.advanced {
+			p.w.gone = false
 			s.unkept = max(0, s.unkept-1)
 		}
 	}

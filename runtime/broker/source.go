@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/waybill-dev/waybill/runtime/broker/driver"
+	"github.com/waybill-dev/waybill/runtime/message"
 )
 
 const (
@@ -17,6 +18,8 @@ const (
 	commitAfter = 1000
 	// maxGap is how many deliveries may lie behind one that is not done: the bound on duplicates after a crash.
 	maxGap = 10_000
+	// minCarried is how many bytes of what became of messages are kept at the least before no more are received.
+	minCarried = 16 << 20
 	// A source that failed this often in a row while its session lived is opened anew.
 	reopenAfter = 3
 	// The life of the session is kept in the upper half of the epochs that callers see, the driver's own epoch in the lower.
@@ -25,6 +28,9 @@ const (
 
 // A Source reads one object for one group, over as many sessions as that takes. Outwardly it settles a message at a time, in any order;
 // where the broker knows only positions, it commits the low watermark of each claim.
+//
+// With Into it is a driver.Carrier: what became of a message is kept until all before it is settled too, and then stored together with the
+// position, in the order in which the messages were given out.
 //
 // When a session is lost, Lost is called for its claims, their deliveries settle with driver.ErrStale from then on, and Receive goes on
 // with the next session, whose claims have higher epochs.
@@ -97,6 +103,23 @@ type openError struct {
 
 func (e *openError) Error() string { return e.text + e.err.Error() }
 func (e *openError) Unwrap() error { return e.err }
+
+func (s *Source) carries() bool { return s.spec.Into.Name != "" }
+
+// Fits says why what became of one message can never be stored in one step with its position. Between sessions nobody knows, and nil is
+// answered: what does not fit then is refused when it is to be stored, and the source opened anew.
+func (s *Source) Fits(out []message.Message) error {
+	s.mu.Lock()
+	o := s.cur
+	s.mu.Unlock()
+	if o == nil {
+		return nil
+	}
+	if c, ok := o.Source.(driver.Carrier); ok {
+		return c.Fits(out)
+	}
+	return nil
+}
 
 // Settling is always per message, outwardly.
 func (s *Source) Settling() driver.Settling { return driver.PerMessage }
@@ -250,7 +273,7 @@ func (s *Source) admit(o *openSource, ds []driver.Delivery) int {
 		w, ok := o.lastMark, o.lastClaim == d.Claim && o.lastMark != nil
 		if !ok {
 			if w, ok = o.claims[d.Claim]; !ok {
-				w = new(watermark)
+				w = &watermark{carries: s.carries()}
 				o.claims[d.Claim] = w
 			}
 			o.lastClaim, o.lastMark = d.Claim, w
@@ -316,14 +339,14 @@ func (s *Source) mark(o *openSource, list []driver.Settlement) (errs []error) {
 			continue
 		}
 		if list[i].Verb == driver.Done {
-			rose = w.done(d.Position) || rose
+			rose = w.done(d.Position, list[i].Out) || rose
 			o.unsaved++
 		}
 	}
 	if rose {
 		signal(s.room)
-		if o.unsaved >= commitAfter {
-			signal(o.full)
+		if o.unsaved >= commitAfter || s.carries() {
+			signal(o.full) // what is carried gathers while the one before it is stored
 		} else {
 			signal(o.dirty)
 		}
@@ -480,7 +503,7 @@ func (s *Source) Blocked() (claim string, position int64, since time.Time, ok bo
 		return "", 0, time.Time{}, false
 	}
 	for c, w := range s.cur.claims {
-		if w.gap() >= maxGap {
+		if w.n > 0 && s.roomFor(w) == 0 {
 			return c.Name, w.at(0).position, s.blocked, true
 		}
 	}
@@ -491,21 +514,21 @@ func (s *Source) Blocked() (claim string, position int64, since time.Time, ok bo
 func (s *Source) awaitRoom(ctx context.Context, o *openSource) int {
 	for {
 		s.mu.Lock()
-		gap := 0
+		room := maxGap
 		if o.positional {
 			for _, w := range o.claims {
-				gap = max(gap, w.gap())
+				room = min(room, s.roomFor(w))
 			}
 		}
-		switch full := gap >= maxGap; {
-		case !full:
+		switch {
+		case room > 0:
 			s.blocked = time.Time{}
 		case s.blocked.IsZero():
 			s.blocked = time.Now()
 		}
 		s.mu.Unlock()
-		if gap < maxGap {
-			return maxGap - gap
+		if room > 0 {
+			return room
 		}
 		select {
 		case <-s.room:
@@ -515,6 +538,14 @@ func (s *Source) awaitRoom(ctx context.Context, o *openSource) int {
 			return 0
 		}
 	}
+}
+
+// roomFor is how much more may be received of a claim.
+func (s *Source) roomFor(w *watermark) int {
+	if w.carries && w.bytes >= max(s.spec.Window.Bytes, minCarried) {
+		return 0
+	}
+	return max(0, maxGap-w.gap())
 }
 
 func signal(c chan struct{}) {

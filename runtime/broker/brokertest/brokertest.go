@@ -43,6 +43,8 @@ type Abilities struct {
 	Live    bool // a topic can be read without a group
 	// Fenced: two readers of one position cannot both go on.
 	Fenced bool
+	// Transfer: messages and a position can be stored in one step.
+	Transfer bool
 	// Settling of a group or queue with this ordering.
 	Settling func(k driver.Kind, o driver.Ordering) driver.Settling
 }
@@ -56,7 +58,7 @@ type testCase struct {
 // Run runs the whole suite.
 func Run(t *testing.T, h Harness) {
 	var cases []testCase
-	for _, group := range [][]testCase{publishCases, roundTripCases, receiveCases, settleCases, leaseCases, liveCases, orderCases, positionCases, adminCases, inboxCases, outageCases, crashCases} {
+	for _, group := range [][]testCase{publishCases, roundTripCases, receiveCases, settleCases, leaseCases, liveCases, orderCases, positionCases, adminCases, inboxCases, outageCases, crashCases, transferCases} {
 		cases = append(cases, group...)
 	}
 	for _, c := range cases {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 
@@ -76,9 +77,19 @@ func (a admin) inspect(ctx context.Context, r driver.Ref) (driver.State, error) 
 		}
 		state.Exists, state.Owner = true, p.owner
 		state.Messages, done = p.backlog(&stream.State), p.done
+		if hasPlaces(stream) {
+			if state.Messages, err = a.backlog(ctx, stream, &p); err != nil {
+				return state, err
+			}
+		}
 	default:
 		state.Exists, state.Owner = true, stream.Config.Metadata[metaOwner]
 		state.Messages = int64(stream.State.Msgs)
+		if hasPlaces(stream) {
+			if state.Messages, err = a.pending(ctx, stream, 0); err != nil {
+				return state, err
+			}
+		}
 		if r.Kind == driver.Queue && stream.Config.Metadata[metaOrdering] == string(driver.Key) {
 			cur, err := a.conn.loadCursor(ctx, r.Name, "")
 			if err != nil && !errors.Is(err, driver.ErrPositionLost) {
@@ -91,12 +102,16 @@ func (a admin) inspect(ctx context.Context, r driver.Ref) (driver.State, error) 
 		return state, nil
 	}
 	state.Oldest = stream.State.FirstTime
-	if done >= stream.State.FirstSeq {
+	if done >= stream.State.FirstSeq || hasPlaces(stream) {
 		s, err := a.conn.js.Stream(ctx, name)
 		if err != nil {
 			return state, missing("stream "+name, err)
 		}
-		m, err := s.GetMsg(ctx, done+1, jetstream.WithGetMsgSubject(">"))
+		subject := ">"
+		if hasPlaces(stream) {
+			subject = name
+		}
+		m, err := s.GetMsg(ctx, max(done+1, stream.State.FirstSeq), jetstream.WithGetMsgSubject(subject))
 		if err != nil && !errors.Is(err, jetstream.ErrMsgNotFound) {
 			return state, fmt.Errorf("stream %s: %w", name, err)
 		}
@@ -118,7 +133,8 @@ type position struct {
 func (c *conn) position(ctx context.Context, stream, group string) (position, error) {
 	cur, err := c.loadCursor(ctx, stream, group)
 	if err == nil {
-		return position{cursor: &cur, owner: cur.Owner, done: cur.Position}, nil
+		done, err := c.furthest(ctx, stream, group, &cur)
+		return position{cursor: &cur, owner: cur.Owner, done: done}, err
 	}
 	if !errors.Is(err, driver.ErrPositionLost) {
 		return position{}, err
@@ -135,6 +151,35 @@ func (p *position) backlog(state *jetstream.StreamState) int64 {
 		return int64(p.durable.NumPending) + int64(p.durable.NumAckPending)
 	}
 	return after(p.done, state)
+}
+
+// hasPlaces reports whether a stream holds more than messages.
+func hasPlaces(s *jetstream.StreamInfo) bool {
+	return s.State.NumSubjects > 1 && slices.Contains(s.Config.Subjects, placesOf(s.Config.Name))
+}
+
+// backlog of a group in a stream that holds places too.
+func (a admin) backlog(ctx context.Context, stream *jetstream.StreamInfo, p *position) (int64, error) {
+	if p.durable == nil {
+		return a.pending(ctx, stream, p.done)
+	}
+	n, err := a.pending(ctx, stream, p.durable.Delivered.Stream)
+	return n + int64(p.durable.NumAckPending), err
+}
+
+// pending lets the server count the messages behind a position.
+func (a admin) pending(ctx context.Context, stream *jetstream.StreamInfo, position uint64) (int64, error) {
+	name := stream.Config.Name
+	probe, err := a.conn.js.CreateConsumer(ctx, name, jetstream.ConsumerConfig{
+		FilterSubject: name, DeliverPolicy: jetstream.DeliverByStartSequencePolicy, OptStartSeq: position + 1,
+		AckPolicy: jetstream.AckNonePolicy, MemoryStorage: true, Replicas: 1, InactiveThreshold: probeIdle,
+	})
+	if err != nil {
+		return 0, missing("stream "+name, err)
+	}
+	info := probe.CachedInfo()
+	_ = a.conn.js.DeleteConsumer(ctx, name, info.Name) // it would go by itself
+	return int64(info.NumPending), nil
 }
 
 // after is how many messages a stream holds behind a position. Messages that were deleted one by one are counted, which Waybill never does.
@@ -163,12 +208,27 @@ func (a admin) Delete(ctx context.Context, r driver.Ref, owner string, ifEmpty b
 		if err := a.conn.js.DeleteConsumer(ctx, r.Of, r.Name); err != nil && !notFound(err) {
 			return fmt.Errorf("group %s of stream %s: %w", r.Name, r.Of, err)
 		}
-		return a.conn.purgeCursor(ctx, r.Of, r.Name)
+		return a.deleteCursor(ctx, r)
 	}
 	if err := a.conn.js.DeleteStream(ctx, r.Name); err != nil && !notFound(err) {
 		return fmt.Errorf("stream %s: %w", r.Name, err)
 	}
 	return a.conn.purgeCursor(ctx, r.Name, "*")
+}
+
+// deleteCursor removes a group's cursor, and its place before that: a reader that still goes on is refused from then on.
+func (a admin) deleteCursor(ctx context.Context, r driver.Ref) error {
+	cur, err := a.conn.loadCursor(ctx, r.Of, r.Name)
+	if errors.Is(err, driver.ErrPositionLost) {
+		return nil
+	}
+	if err == nil && cur.Into != "" {
+		err = a.conn.purgePlace(ctx, placeIn(cur.Into, r.Of, r.Name))
+	}
+	if err != nil {
+		return err
+	}
+	return a.conn.purgeCursor(ctx, r.Of, r.Name)
 }
 
 func notFound(err error) bool {
@@ -212,7 +272,11 @@ func (a admin) Seek(ctx context.Context, r driver.Ref, start driver.Start) error
 	if err != nil {
 		return err
 	}
+	if err := a.conn.settlePlace(ctx, r.Of, r.Name, p.cursor); err != nil && !errors.Is(err, driver.ErrPositionLost) {
+		return err
+	}
 	moved := p.cursor.record
+	moved.Open = false
 	moved.Position, moved.Holder = at, ""
 	moved.Epoch++
 	return a.conn.storeCursor(ctx, r.Of, r.Name, p.cursor, moved)

@@ -66,11 +66,17 @@ func (a *answers) await(ctx context.Context, s *session, done <-chan struct{}, n
 
 // answered reads one answer of a stream.
 func answered(m *natsgo.Msg) error {
-	if len(m.Data) == 0 && m.Header.Get("Status") == "503" {
-		return natsgo.ErrNoResponders
-	}
 	if bytes.HasPrefix(m.Data, []byte(`{"stream":`)) && !bytes.Contains(m.Data, []byte(`"error"`)) {
 		return nil // what all good answers look like; a duplicate is good too
+	}
+	_, err := acked(m)
+	return err
+}
+
+// acked reads all of an answer.
+func acked(m *natsgo.Msg) (pubAck, error) {
+	if len(m.Data) == 0 && m.Header.Get("Status") == "503" {
+		return pubAck{}, natsgo.ErrNoResponders
 	}
 	return replied(m)
 }

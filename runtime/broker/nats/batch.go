@@ -266,44 +266,19 @@ var errRefused = errors.New("batch refused")
 
 // batch publishes entries atomically: all become visible together, after one round of disk syncs, or none does.
 func (s *sender) batch(entries []entry) error {
-	conn, a := s.p.conn, s.p.answers
-	id := conn.batchID + strconv.FormatUint(conn.batchIDs.Add(1), 36)
-	a.begin()
-	sess, err := conn.gate.send(func() error {
-		m := natsgo.Msg{Subject: s.p.subject}
-		for i := range entries {
-			s.enc.event(entries[i].message(), true)
-			s.enc.set(batchID, id)
-			s.enc.set(batchSeq, strconv.Itoa(i+1))
-			if i == len(entries)-1 {
-				s.enc.set(batchCommit, "1")
-				m.Reply = a.subject(0)
-			}
-			m.Header, m.Data = s.enc.header, entries[i].message().Data
-			switch err := conn.nc.PublishMsg(&m); { // without the commit nothing of it is stored
-			case errors.Is(err, natsgo.ErrMaxPayload):
-				return errRefused
-			case err != nil:
-				return s.fate(false, err)
-			}
-		}
-		return nil
+	_, sent, err := s.p.conn.sendBatch(s.p.answers, s.enc, len(entries), func(i int, m *natsgo.Msg) {
+		s.enc.event(entries[i].message(), true)
+		m.Subject, m.Data = s.p.subject, entries[i].message().Data
 	})
-	if err != nil {
-		return err
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, natsgo.ErrMaxPayload):
+		return errRefused
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), confirmWait)
-	defer cancel()
-	var answer error
-	if err := a.await(ctx, sess, conn.done, 1, func(_ int, m *natsgo.Msg) { answer = answered(m) }); err != nil {
-		return s.fate(true, err)
-	}
-	if errors.Is(answer, natsgo.ErrNoResponders) {
-		return s.fate(false, answer)
-	}
-	switch apiCode(answer) {
+	switch apiCode(err) {
 	case 0:
-		return answer
+		return s.fate(sent, err)
 	case codeAtomicDuplicate, codeAtomicIncomplete, codeStreamStoreFailed, codeHeaderTooLarge, codeAtomicTooLarge,
 		jetstream.JSErrCodeStreamMessageExceedsMaximum:
 		return errRefused
@@ -311,7 +286,42 @@ func (s *sender) batch(entries []entry) error {
 		s.p.atomic = false // altered since the publisher was opened
 		return errRefused
 	}
-	return asRefusal(answer)
+	return asRefusal(err)
+}
+
+// sendBatch publishes n messages atomically and gives the sequence of the last. put writes the headers of message i with enc, and its subject and
+// data. Where it fails, sent says whether the server may have it all the same.
+func (c *conn) sendBatch(a *answers, enc *encoder, n int, put func(i int, m *natsgo.Msg)) (sequence uint64, sent bool, err error) {
+	id := c.batchID + strconv.FormatUint(c.batchIDs.Add(1), 36)
+	a.begin()
+	sess, err := c.gate.send(func() error {
+		var m natsgo.Msg
+		for i := range n {
+			put(i, &m)
+			enc.set(batchID, id)
+			enc.set(batchSeq, strconv.Itoa(i+1))
+			if i == n-1 {
+				enc.set(batchCommit, "1")
+				m.Reply = a.subject(0)
+			}
+			m.Header = enc.header
+			if err := c.nc.PublishMsg(&m); err != nil { // without the commit nothing of it is stored
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return 0, false, err
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), confirmWait)
+	defer cancel()
+	var ack pubAck
+	var answer error
+	if err := a.await(ctx, sess, c.done, 1, func(_ int, m *natsgo.Msg) { ack, answer = acked(m) }); err != nil {
+		return 0, true, err
+	}
+	return ack.Sequence, false, answer
 }
 
 // fate names what became of messages that were not confirmed.

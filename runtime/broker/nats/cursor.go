@@ -39,6 +39,10 @@ type record struct {
 	// Holder is the reader that wrote the record, so that it knows its own writes.
 	Holder string `json:"holder,omitempty"`
 	Owner  string `json:"owner,omitempty"`
+	// Into is the stream in which a transfer of this group keeps, or kept, its own record (see transfer.go); Open: that one counts, unless this
+	// one is further.
+	Into string `json:"into,omitempty"`
+	Open bool   `json:"open,omitempty"`
 }
 
 // A cursor is a record with the sequence that its last write got. Whoever writes next must name that sequence: of two who believe they

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"slices"
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
@@ -57,6 +58,9 @@ func (c *conn) streamConfig(o driver.Object) jetstream.StreamConfig {
 		Duplicates:         dedupWindow,
 		AllowAtomicPublish: c.features.AtomicBatch,
 		Metadata:           map[string]string{metaKind: string(o.Kind), metaOwner: o.Owner},
+	}
+	if o.Kind == driver.Topic && c.features.AtomicBatch {
+		cfg.Subjects, cfg.AllowRollup = append(cfg.Subjects, placesOf(o.Name)), true // for those who publish to it exactly once
 	}
 	if o.MaxMessageBytes > 0 {
 		// The declared limit is one on data. What a stream limits includes headers, and dead letters need room for theirs.
@@ -175,10 +179,11 @@ func (a admin) update(ctx context.Context, have *jetstream.StreamConfig, want je
 	next.Discard, next.MaxAge, next.MaxBytes, next.MaxMsgs = want.Discard, want.MaxAge, want.MaxBytes, want.MaxMsgs
 	next.MaxMsgSize, next.Duplicates = want.MaxMsgSize, want.Duplicates
 	next.AllowAtomicPublish = have.AllowAtomicPublish || want.AllowAtomicPublish
+	next.AllowRollup = have.AllowRollup || want.AllowRollup
 	next.Subjects = want.Subjects
 	if next.Discard == have.Discard && next.MaxAge == have.MaxAge && next.MaxBytes == have.MaxBytes && next.MaxMsgs == have.MaxMsgs &&
 		next.MaxMsgSize == have.MaxMsgSize && next.Duplicates == have.Duplicates && next.AllowAtomicPublish == have.AllowAtomicPublish &&
-		len(have.Subjects) == 1 && have.Subjects[0] == name {
+		next.AllowRollup == have.AllowRollup && slices.Equal(have.Subjects, want.Subjects) {
 		return false, nil
 	}
 	if _, err := a.conn.js.UpdateStream(ctx, next); err != nil {
@@ -279,6 +284,12 @@ func (a admin) ensureGroup(ctx context.Context, o driver.Object) (driver.Outcome
 	}
 	if positional(o.Kind, o.Ordering) {
 		return a.ensureGroupCursor(ctx, o, have, missing)
+	}
+	if have.cursor != nil && have.cursor.Open {
+		if err := a.conn.settlePlace(ctx, o.Of, o.Name, have.cursor); err != nil {
+			return "", err
+		}
+		have.done = have.cursor.Position
 	}
 	want := durableConfig(o.Name, o)
 	switch {

@@ -4,8 +4,6 @@ import (
 	"context"
 	"fmt"
 
-	natsgo "github.com/nats-io/nats.go"
-
 	"github.com/waybill-dev/waybill/runtime/broker/driver"
 )
 
@@ -17,7 +15,7 @@ func (c *conn) openLive(ctx context.Context, spec driver.SourceSpec) (driver.Sou
 	if err != nil {
 		return nil, err
 	}
-	holder := natsgo.NewInbox()[len(natsgo.InboxPrefix):]
+	holder := newHolder()
 	spec.Group = "live-" + holder // names its consumers apart from others'
 	s := &cursorSource{conn: c, spec: spec, holder: holder, claim: driver.Claim{Epoch: 1}}
 	switch at := spec.Live; {

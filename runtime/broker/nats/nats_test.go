@@ -12,7 +12,7 @@ import (
 
 // abilities are what NATS JetStream can do.
 var abilities = brokertest.Abilities{
-	Inbox: true, Settler: true, Dedup: true, Full: true, Replay: true, Expire: true, Live: true, Fenced: true,
+	Inbox: true, Settler: true, Dedup: true, Full: true, Replay: true, Expire: true, Live: true, Fenced: true, Transfer: true,
 	Settling: func(k driver.Kind, o driver.Ordering) driver.Settling {
 		if o == driver.Key || o == driver.Strict && k != driver.Queue {
 			return driver.Positional

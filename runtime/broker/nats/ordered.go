@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -31,8 +32,9 @@ type cursorSource struct {
 	// Of Receive.
 	scratch  []arrival
 	readers  int
-	position uint64 // of the last message that was given out
+	position uint64 // of the last message that came
 	delivery uint64 // its number in the consumer
+	given    uint64 // of the last message that was given out
 
 	// commit serialises writes of the cursor.
 	commit sync.Mutex
@@ -42,12 +44,28 @@ type cursorSource struct {
 	lost   error  // why the claim has ended
 	done   uint64 // up to here a queue is still to be purged; 0: it was
 	reader string // the consumer's name; "" while there is none
+	tails  []tail // of what was given out and is not settled
 }
+
+// A tail says that behind a message nothing follows, up to a position, but places that others keep in the stream.
+type tail struct{ behind, to uint64 }
 
 func (c *conn) openCursor(ctx context.Context, spec driver.SourceSpec) (*cursorSource, error) {
 	if spec.OnDemand {
 		return nil, fmt.Errorf("source of %s: %w: an ordered reader fetches ahead", spec.Object.Name, driver.ErrUnsupported)
 	}
+	s, err := c.claimCursor(ctx, spec, func(*cursor, *record) error { return nil })
+	if err != nil {
+		return nil, err
+	}
+	if err := s.start(ctx); err != nil {
+		return nil, err
+	}
+	return s, nil
+}
+
+// claimCursor makes a source of a group's cursor. It is claimed with the record that prepare has seen.
+func (c *conn) claimCursor(ctx context.Context, spec driver.SourceSpec, prepare func(*cursor, *record) error) (*cursorSource, error) {
 	stream, err := c.streamInfo(ctx, spec.Object.Name)
 	if err != nil {
 		return nil, err
@@ -56,13 +74,19 @@ func (c *conn) openCursor(ctx context.Context, spec driver.SourceSpec) (*cursorS
 	if err != nil {
 		return nil, err
 	}
+	if err := c.settlePlace(ctx, spec.Object.Name, spec.Group, &cur); err != nil {
+		return nil, err
+	}
 	if err := checkPosition(&spec, &cur, &stream.State); err != nil {
 		return nil, err
 	}
-	s := &cursorSource{conn: c, spec: spec, holder: natsgo.NewInbox()[len(natsgo.InboxPrefix):], cursor: cur, position: cur.Position}
+	s := &cursorSource{conn: c, spec: spec, holder: newHolder(), cursor: cur, position: cur.Position, given: cur.Position}
 	claimed := cur.record
 	claimed.Epoch++
 	claimed.Holder = s.holder
+	if err := prepare(&cur, &claimed); err != nil {
+		return nil, err
+	}
 	if err := c.storeCursor(ctx, spec.Object.Name, spec.Group, &s.cursor, claimed); err != nil {
 		return nil, err
 	}
@@ -72,9 +96,6 @@ func (c *conn) openCursor(ctx context.Context, spec driver.SourceSpec) (*cursorS
 	s.pull = newPuller(c, ahead, false)
 	if spec.Object.Kind == driver.Queue && stream.State.Msgs > 0 && stream.State.FirstSeq <= cur.Position {
 		s.done = cur.Position // an earlier reader did not come to it
-	}
-	if err := s.start(ctx); err != nil {
-		return nil, err
 	}
 	return s, nil
 }
@@ -194,6 +215,7 @@ func (s *cursorSource) deliver(ctx context.Context, batch []arrival, into []driv
 	s.mu.Lock()
 	reader := s.reader
 	s.mu.Unlock()
+	explained := false
 	for i := range batch {
 		m := batch[i].m
 		o, ok := parseReply(m.Reply)
@@ -204,12 +226,18 @@ func (s *cursorSource) deliver(ctx context.Context, batch []arrival, into []driv
 			end = errSilent
 			break
 		}
-		if o.sequence != s.position+1 && s.spec.Object.Kind == driver.Topic {
+		if o.sequence != s.position+1 && s.spec.Object.Kind == driver.Topic && !explained {
 			if end = s.explain(ctx); end != nil {
 				break
 			}
+			explained = true // for all that came with it
 		}
 		s.position, s.delivery = o.sequence, o.delivery
+		if isPlace(m.Subject) {
+			s.pass(o.sequence)
+			continue
+		}
+		s.given = o.sequence
 		d := &into[n]
 		*d = driver.Delivery{Claim: s.claim, Position: int64(o.sequence), Count: int(o.deliveries), Stored: o.at(), Ref: s}
 		dec.decode(&d.Message, m, s.spec.Object.Name, o.sequence)
@@ -219,8 +247,48 @@ func (s *cursorSource) deliver(ctx context.Context, batch []arrival, into []driv
 	ids.assign(s.spec.Object.Name, into[:n])
 	if end != nil {
 		s.pull.interrupt(end)
+	} else if n == 0 {
+		end = s.settleTail(ctx)
 	}
 	return n, end
+}
+
+// pass notes that what came is a place, which nobody is given.
+func (s *cursorSource) pass(sequence uint64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if last := len(s.tails) - 1; last >= 0 && s.tails[last].behind == s.given {
+		s.tails[last].to = sequence
+		return
+	}
+	s.tails = append(s.tails, tail{s.given, sequence})
+}
+
+// past is the position that a group has reached when all up to position is done.
+func (s *cursorSource) past(position uint64) uint64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	n := 0
+	for ; n < len(s.tails) && s.tails[n].behind <= position; n++ {
+		position = max(position, s.tails[n].to)
+	}
+	s.tails = slices.Delete(s.tails, 0, n)
+	return position
+}
+
+// settleTail moves the cursor over places where all before them is done: else the group would stand, once retention has deleted both, as if
+// it had missed messages.
+func (s *cursorSource) settleTail(ctx context.Context) error {
+	if s.spec.Live != nil {
+		return nil
+	}
+	s.commit.Lock()
+	defer s.commit.Unlock()
+	at := s.cursor.Position
+	if to := s.past(at); to > at && s.lostErr() == nil {
+		return s.moveTo(ctx, to)
+	}
+	return nil
 }
 
 // explain says whether the sequences missing after the last message were deleted one by one, which is no loss of ours, or by
@@ -265,16 +333,8 @@ func (s *cursorSource) Settle(ctx context.Context, settlements []driver.Settleme
 	errs := make([]error, len(settlements))
 	var furthest uint64
 	for i := range settlements {
-		st := &settlements[i]
-		switch {
-		case st.Verb != driver.Done:
-			errs[i] = fmt.Errorf("delivery: %w: an ordered reader releases nothing, it is closed instead", driver.ErrUnsupported)
-		case st.D.Claim != s.claim:
-			errs[i] = driver.ErrStale
-		case st.D.Ref != any(s):
-			errs[i] = fmt.Errorf("delivery: %w: another source gave it out", driver.ErrInvalid)
-		default:
-			furthest = max(furthest, uint64(st.D.Position))
+		if errs[i] = s.mine(&settlements[i]); errs[i] == nil {
+			furthest = max(furthest, uint64(settlements[i].D.Position))
 		}
 	}
 	if furthest == 0 {
@@ -290,6 +350,19 @@ func (s *cursorSource) Settle(ctx context.Context, settlements []driver.Settleme
 	return errs
 }
 
+// mine says why a settlement is none that this source can take.
+func (s *cursorSource) mine(st *driver.Settlement) error {
+	switch {
+	case st.Verb != driver.Done:
+		return fmt.Errorf("delivery: %w: an ordered reader releases nothing, it is closed instead", driver.ErrUnsupported)
+	case st.D.Claim != s.claim:
+		return driver.ErrStale
+	case st.D.Ref != any(s):
+		return fmt.Errorf("delivery: %w: another source gave it out", driver.ErrInvalid)
+	}
+	return nil
+}
+
 func (s *cursorSource) move(ctx context.Context, position uint64) error {
 	s.commit.Lock()
 	defer s.commit.Unlock()
@@ -299,6 +372,11 @@ func (s *cursorSource) move(ctx context.Context, position uint64) error {
 		}
 		return err
 	}
+	return s.moveTo(ctx, s.past(position))
+}
+
+// moveTo stores a position; s.commit is held.
+func (s *cursorSource) moveTo(ctx context.Context, position uint64) error {
 	if position <= s.cursor.Position {
 		return nil
 	}

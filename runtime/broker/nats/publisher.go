@@ -228,13 +228,13 @@ func validStream(name string) error {
 }
 
 // replied reads what a stream answered a publish with. That a message was there already is as good as that it is there now.
-func replied(m *natsgo.Msg) error {
+func replied(m *natsgo.Msg) (pubAck, error) {
 	ack, err := parseAck(m.Data)
 	if err != nil {
-		return fmt.Errorf("%w: the server's answer cannot be read: %w", driver.ErrUnknown, err)
+		return ack, fmt.Errorf("%w: the server's answer cannot be read: %w", driver.ErrUnknown, err)
 	}
 	if ack.Error != nil {
-		return ack.Error
+		return ack, ack.Error
 	}
-	return nil
+	return ack, nil
 }

@@ -44,6 +44,9 @@ func (c *conn) Source(ctx context.Context, s driver.SourceSpec) (driver.Source, 
 	if s.Window.Messages <= 0 {
 		s.Window.Messages = defaultWindow
 	}
+	if s.Into.Name != "" {
+		return c.openTransfer(ctx, s)
+	}
 	if positional(s.Object.Kind, s.Ordering) {
 		return c.openCursor(ctx, s)
 	}
@@ -147,11 +150,15 @@ func (s *durableSource) Receive(ctx context.Context, into []driver.Delivery) (in
 	if s.spec.OnDemand {
 		return s.receiveOnDemand(ctx, into)
 	}
-	batch, err := s.take(ctx, s.pull, len(into))
-	if err != nil {
-		return 0, err
+	for {
+		batch, err := s.take(ctx, s.pull, len(into))
+		if err != nil {
+			return 0, err
+		}
+		if n := s.deliver(batch, into); n > 0 || len(batch) == 0 {
+			return n, nil
+		}
 	}
-	return s.deliver(batch, into), nil
 }
 
 // receiveOnDemand asks for len(into) messages, no longer than ctx lasts, and takes the request back where it must return earlier: nothing is
@@ -243,6 +250,10 @@ func (s *durableSource) deliver(batch []arrival, into []driver.Delivery) int {
 	for i := range batch {
 		m := batch[i].m
 		o, ok := parseReply(m.Reply)
+		if ok && isPlace(m.Subject) {
+			_ = s.conn.nc.Publish(m.Reply, []byte(ackDone)) // should it be lost, it comes again
+			ok = false
+		}
 		if !ok {
 			s.release(1, m.Size())
 			continue
