@@ -107,6 +107,10 @@ func (u *unit) buildFlow(p *plan.Flow) (*flow.Flow, error) {
 	}
 	stages = append(stages, end...)
 
+	var into driver.Ref
+	if carries(p) {
+		into = ref(p.Sink.Publish.Object)
+	}
 	receipt := receipts(requesters, u.log)
 	cfg := flow.Config{
 		Name: u.plan.Resource.String(),
@@ -117,6 +121,7 @@ func (u *unit) buildFlow(p *plan.Flow) (*flow.Flow, error) {
 				Ordering: driver.Ordering(p.Source.Ordering),
 				Window:   driver.Window{Messages: p.Source.WindowMessages, Bytes: p.Source.WindowBytes},
 				AckWait:  time.Duration(p.Source.AckWait),
+				Into:     into,
 				Revoke:   revoke,
 				Lost:     lost,
 			})
@@ -132,10 +137,16 @@ func (u *unit) buildFlow(p *plan.Flow) (*flow.Flow, error) {
 	return flow.New(cfg), nil
 }
 
+// carries reports whether a flow's source stores what became of its messages, together with its position.
+func carries(p *plan.Flow) bool {
+	return p.Policy.Guarantee == "ExactlyOnce" && p.Sink.Publish != nil
+}
+
 func policy(p *plan.Flow) flow.Policy {
 	return flow.Policy{
 		Ordering:    driver.Ordering(p.Source.Ordering),
 		AtMostOnce:  p.Policy.Guarantee == "AtMostOnce",
+		Carries:     carries(p),
 		MaxInFlight: p.Policy.MaxInFlight,
 		BatchSize:   p.Policy.BatchSize,
 		Window:      driver.Window{Messages: p.Source.WindowMessages, Bytes: p.Source.WindowBytes},
@@ -154,6 +165,8 @@ func policy(p *plan.Flow) flow.Policy {
 
 func (u *unit) buildSink(p *plan.Flow, requesters *reply.Sender) ([]flow.Stage, error) {
 	switch s := p.Sink; {
+	case s.Publish != nil && carries(p):
+		return sink.NewCarry(*s.Publish)
 	case s.Publish != nil:
 		return sink.NewPublish(*s.Publish, u.outlet(s.Publish.Object))
 	case s.Push != nil:

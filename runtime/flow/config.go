@@ -36,6 +36,9 @@ type Policy struct {
 	Ordering driver.Ordering
 	// AtMostOnce settles before handling: one attempt, no retry, no dead letter, no breaker.
 	AtMostOnce bool
+	// Carries: the source is a driver.Carrier, which stores what leaves the last stage together with the position of what it came from. The
+	// last stage then stores nothing itself.
+	Carries bool
 	// MaxInFlight messages are handled at once, BatchSize of them together. Strict ordering handles one at a time whatever they say.
 	MaxInFlight int
 	BatchSize   int

@@ -35,8 +35,9 @@ type worker struct {
 	batch     Batch
 	lanes     []*lane
 	deaths    []message.Message
-	stale     []bool  // settling said that it comes again
-	unparked  []error // why the dead letter does not have it
+	stale     []bool              // settling said that it comes again
+	unparked  []error             // why the dead letter does not have it
+	outs      [][]message.Message // what became of each, where the source stores it
 	cancelled bool
 	panicked  bool
 
@@ -105,6 +106,9 @@ func (w *worker) attempt() {
 		w.call(s, func() { s.Process(w.ctx, b) })
 		b.compact()
 	}
+	if f.p.Carries && len(b.Events) > 0 {
+		w.carry()
+	}
 	w.cancelled = w.ctx.Err() != nil
 	for _, c := range f.committers {
 		w.call(c, func() { c.Commit(b) })
@@ -142,6 +146,8 @@ func (w *worker) prepare() {
 	clear(b.Inputs)
 	clear(b.Events)
 	b.Inputs, b.Events, w.lanes, w.stale = b.Inputs[:0], b.Events[:0], w.lanes[:0], w.stale[:0]
+	clear(w.outs)
+	w.outs = w.outs[:0]
 	w.cancelled, w.panicked = false, false
 	ordered := w.f.p.Ordering != driver.None
 	for i, it := range w.items {
@@ -209,7 +215,7 @@ func (w *worker) settle() {
 				it.d.Deadline = time.Unix(0, d) // as it was extended: the driver looks at it too
 			}
 			keep = append(keep, i)
-			w.list = append(w.list, driver.Settlement{D: &it.d, Verb: driver.Done})
+			w.list = append(w.list, driver.Settlement{D: &it.d, Verb: driver.Done, Out: w.out(i)})
 		}
 		w.at = keep
 		if len(w.list) == 0 {
@@ -247,6 +253,8 @@ func (w *worker) settle() {
 // parkAll stores dead letters and then settles what they hold: a crash in between leaves a second copy, never none.
 func (w *worker) parkAll() {
 	f := w.f
+	clear(w.outs)
+	w.outs = w.outs[:0]
 	w.deaths, w.unparked, w.stale, w.at = w.deaths[:0], w.unparked[:0], w.stale[:0], w.at[:0]
 	now := time.Now()
 	for _, it := range w.items {

@@ -14,6 +14,24 @@ import (
 // NewPublish makes the stages that publish p: the schema and the key, where p has them, then the publishing. They are stages of their own so
 // that the flow holds back what must not overtake a message that fails there.
 func NewPublish(p plan.Publish, to Outlet) ([]flow.Stage, error) {
+	stages, err := prepare(p)
+	if err != nil {
+		return nil, err
+	}
+	return append(stages, publish{to}), nil
+}
+
+// NewCarry makes the stages that leave messages as NewPublish would publish them, for a flow whose source stores them.
+func NewCarry(p plan.Publish) ([]flow.Stage, error) {
+	stages, err := prepare(p)
+	if err != nil {
+		return nil, err
+	}
+	return append(stages, carry{}), nil
+}
+
+// prepare makes the stages before the publishing.
+func prepare(p plan.Publish) ([]flow.Stage, error) {
 	var stages []flow.Stage
 	if len(p.Schema) > 0 {
 		s, err := schema.Compile(p.Schema)
@@ -29,7 +47,7 @@ func NewPublish(p plan.Publish, to Outlet) ([]flow.Stage, error) {
 		}
 		stages = append(stages, key{program})
 	}
-	return append(stages, publish{to}), nil
+	return stages, nil
 }
 
 // conform lets through what meets the schema of the Topic.
@@ -85,5 +103,14 @@ func (p publish) Process(ctx context.Context, b *flow.Batch) {
 		if err != nil {
 			b.Fail(b.Events[i].Input, p.to.fault(ctx, err))
 		}
+	}
+}
+
+type carry struct{}
+
+func (carry) Process(_ context.Context, b *flow.Batch) {
+	for i := range b.Events {
+		e := &b.Events[i]
+		e.Message = onward(e.Message, hops(&e.Message))
 	}
 }
