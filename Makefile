@@ -44,9 +44,10 @@ generate: ## Regenerate Go code: deep copies, and what //go:generate asks for.
 	@go generate ./...
 
 .PHONY: manifests
-manifests: ## Regenerate the CRDs in config/crd/bases and the operator's rights in config/rbac/role.yaml.
+manifests: ## Regenerate the CRDs in config/crd/bases, the operator's rights in config/rbac/role.yaml and docs/api.md.
 	@$(controller_gen) crd paths=./api/... output:crd:dir=config/crd/bases
 	@$(controller_gen) rbac:roleName=waybill-manager paths=./controllers output:rbac:dir=config/rbac
+	@go run ./hack/apidoc >docs/api.md.new && mv docs/api.md.new docs/api.md
 
 .PHONY: fmt
 fmt: ## Format the Go code and its imports.

@@ -87,8 +87,8 @@ type PipelineSpec struct {
 	// +kubebuilder:validation:XValidation:rule="self.matches('^([0-9]{1,5}(h|m|s|ms)){1,4}$') && duration(self) >= duration('1s') && duration(self) <= duration('12h')",message="must be a duration from 1s to 12h, such as 30s or 5m"
 	AckWait *metav1.Duration `json:"ackWait,omitempty"`
 
-	// maxInFlight is the number of messages handled at one time by a replica, 1 to 10000; default 64, and 2048 where they are published in
-	// batches to a Topic or a Mailbox; with ordering Strict always 1. Messages that wait for their next attempt do not count.
+	// maxInFlight is the number of messages handled at one time by a replica, 1 to 10000; default 64 (no more than its http steps call at
+	// once), and 2048 where they are published in batches to a Topic or a Mailbox; with ordering Strict always 1. Messages that wait for their next attempt do not count.
 	// +optional
 	// +kubebuilder:validation:Minimum=1
 	// +kubebuilder:validation:Maximum=10000
