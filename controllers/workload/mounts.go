@@ -38,6 +38,9 @@ func (w *worker) mounts(needs compile.Needs) []mounted {
 			of(b.Secret).optional = append(of(b.Secret).optional, credentialKeys(b.Protocol)...)
 		}
 	}
+	if dsn := compile.DSN(w.plan); dsn != nil {
+		of(dsn.Name).optional = append(of(dsn.Name).optional, compile.DatabaseKeys()...)
+	}
 	if w.leases {
 		of(plan.LeaseKeySecret).required = append(of(plan.LeaseKeySecret).required, LeaseKeyCurrent)
 		of(plan.LeaseKeySecret).optional = append(of(plan.LeaseKeySecret).optional, leaseKeyNext, leaseKeyPrevious)

@@ -52,6 +52,13 @@ const (
 	defaultMaxPages  = 100
 	defaultStartPage = 1
 
+	// How long the identities of ExactlyOnce are kept where the source's own retention does not say when a message can come no more: longer than
+	// Kafka keeps positions (7 days) and SQS messages (14).
+	defaultKeepIdentities = 30 * 24 * time.Hour
+
+	// maxIdentifier is what PostgreSQL keeps of a name, in bytes.
+	maxIdentifier = 63
+
 	defaultServicePort = 80
 	defaultPath        = "/"
 

@@ -129,7 +129,7 @@ func (c *compiler) inFlight(s *subject, p Protocol, t *terms, f *plan.Flow) {
 		}
 	}
 	switch {
-	case f.Sink.Publish == nil:
+	case f.Sink.Publish == nil && f.Sink.Postgres == nil:
 		policy.BatchSize, policy.MaxInFlight = 1, int(deref(t.maxInFlight, defaultMaxInFlight))
 		if t.maxInFlight == nil && calls > 0 {
 			policy.MaxInFlight = min(policy.MaxInFlight, calls)

@@ -26,7 +26,7 @@ func (c *compiler) guarantee(con *consumer, t *terms, f *plan.Flow) {
 		refuse("ExactlyOnce cannot be given over HTTP, where an answer can be lost: send to a Topic on the same broker; or %s", atLeast)
 		return
 	case f.Sink.Publish == nil:
-		return // PostgreSQL, or nothing: refused for that
+		return // rows in PostgreSQL, which any broker can give, or nothing
 	}
 	to := con.to("spec.to.topicRef")
 	switch {
@@ -76,12 +76,18 @@ func (c *compiler) flowEffective(con *consumer, t *terms, f *plan.Flow) plan.Eff
 	p := con.source.broker.protocol
 	e := plan.Effective{Guarantee: string(t.guarantee), Ordering: string(t.ordering)}
 	limit := func(format string, args ...any) { e.Limits = append(e.Limits, fmt.Sprintf(format, args...)) }
-	if t.guarantee == v1alpha1.GuaranteeAtMostOnce {
+	switch rows := f.Sink.Postgres; {
+	case t.guarantee == v1alpha1.GuaranteeAtMostOnce:
 		e.Mechanism = "a message is acknowledged to its broker before the one attempt that is made"
 		limit("a message whose attempt fails, or is cut short by a crash, is lost and counted")
-	} else {
+	case rows != nil && rows.Identity != nil:
+		rowsOnce(p, &e, rows)
+	default:
 		e.Mechanism = "a message is acknowledged to its broker only after " + confirmed(f.Sink)
 		limit("a crash between the two repeats the message")
+		if rows != nil && rows.Conflict == nil {
+			limit("a repeated message is a second row, or fails where a unique index refuses it: set conflict, or use ExactlyOnce")
+		}
 	}
 	switch t.ordering {
 	case v1alpha1.OrderingKey:
@@ -152,6 +158,8 @@ func confirmed(sink plan.Sink) string {
 		return "the destination's broker has stored it"
 	case sink.Reply != nil:
 		return "the reply has been sent"
+	case sink.Postgres != nil:
+		return "the database has committed its row"
 	default:
 		return "the destination has answered 2xx"
 	}
@@ -234,6 +242,10 @@ func pollerEffective(p *plan.Poller, to *channel) plan.Effective {
 	case v1alpha1.DetectChanged:
 		e.Limits = append(e.Limits, "at most 4096 items are remembered; a source with more needs detect: Cursor or ETag")
 	case v1alpha1.DetectCursor:
+		if p.SQL != nil && p.SQL.Overlap > 0 {
+			e.Limits = append(e.Limits, fmt.Sprintf("a row that appears later with a cursor more than %s below the last one is not seen, nor one below the newest 4096 rows, which is all that is remembered", p.SQL.Overlap))
+			break
+		}
 		e.Limits = append(e.Limits, "an item that appears later with a cursor below the last one is not seen")
 	}
 	return e

@@ -68,6 +68,7 @@ func NeedsOf(p *plan.Plan) Needs {
 			n.call(field, &f.Sink.Push.HTTPCall)
 		}
 	}
+	n.refs(DSN(p))
 	out := Needs{Services: n.services}
 	for name, keys := range n.secrets {
 		slices.Sort(keys)

@@ -105,11 +105,6 @@ func (c *compiler) pipelineSink(con *consumer, spec *v1alpha1.PipelineSpec) plan
 		}
 		return plan.Sink{Reply: &plan.Reply{}}
 	default:
-		s.refuse("spec.to.postgres", v1alpha1.ReasonNotImplemented, "this version of Waybill cannot write to PostgreSQL yet: send the messages to a service that does, with to.http")
-		c.secretKey(s, "spec.to.postgres.dsnSecretRef", to.Postgres.DSNSecretRef, v1alpha1.SecretKeyDSN)
-		for _, name := range columns(to.Postgres.Columns) {
-			c.cel(s, "spec.to.postgres.columns."+name+".cel", to.Postgres.Columns[name].CEL, expr.Message, expr.JSON)
-		}
-		return plan.Sink{}
+		return plan.Sink{Postgres: c.postgres(con, to.Postgres, spec.Guarantee)}
 	}
 }

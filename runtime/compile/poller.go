@@ -26,15 +26,17 @@ func (c *compiler) poller(it *item[v1alpha1.Poller]) {
 	s.plan = &plan.Plan{Poller: p}
 	if exactlyOne(s, "spec", []string{"http", "sql"}, spec.HTTP != nil, spec.SQL != nil) {
 		if spec.SQL != nil {
-			s.refuse("spec.sql", v1alpha1.ReasonNotImplemented, "this version of Waybill cannot ask databases yet: put a small HTTP service in front of the query and use http")
-			c.secretKey(s, "spec.sql.dsnSecretRef", spec.SQL.DSNSecretRef, v1alpha1.SecretKeyDSN)
+			p.SQL = c.pollSQL(s, spec)
+			if spec.SQL.Cursor != nil {
+				p.Detect = string(v1alpha1.DetectCursor)
+			}
 		} else {
 			p.HTTP = c.pollHTTP(s, spec.HTTP)
 			detect(s, spec)
 		}
 	}
-	if spec.Overlap != nil && spec.Overlap.Duration != 0 {
-		s.refuse("spec.overlap", v1alpha1.ReasonNotImplemented, "this version of Waybill cannot reach back behind a cursor yet: let the source order by a value that only grows, or use detect: Changed")
+	if spec.Overlap != nil && spec.Overlap.Duration != 0 && spec.SQL == nil {
+		s.refuse("spec.overlap", v1alpha1.ReasonNotImplemented, "this version of Waybill cannot reach back behind the cursor of an HTTP source yet: let the source order by a value that only grows, or use detect: Changed")
 	}
 	if spec.DeletionPolicy == v1alpha1.DeletionDeleteIfEmpty {
 		s.refuse("spec.deletionPolicy", v1alpha1.ReasonInvalid, "a checkpoint is never empty: use Retain or Delete")

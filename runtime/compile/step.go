@@ -1,9 +1,6 @@
 package compile
 
 import (
-	"maps"
-	"slices"
-
 	"github.com/waybill-dev/waybill/api/v1alpha1"
 	"github.com/waybill-dev/waybill/runtime/expr"
 	"github.com/waybill-dev/waybill/runtime/plan"
@@ -47,6 +44,3 @@ func (c *compiler) steps(s *subject, declared []v1alpha1.Step) []plan.Step {
 	}
 	return out
 }
-
-// columns are the names of m's entries, sorted.
-func columns(m map[string]v1alpha1.Expression) []string { return slices.Sorted(maps.Keys(m)) }

@@ -33,6 +33,8 @@ type unit struct {
 	stop   context.CancelFunc
 	ctx    context.Context
 
+	database database // where the plan has one
+
 	mu      sync.Mutex
 	state   State
 	message string
@@ -161,6 +163,9 @@ func (u *unit) start(ctx context.Context) error {
 			return err
 		}
 	}
+	if err := u.database.ready(ctx); err != nil {
+		return err
+	}
 
 	u.mu.Lock()
 	defer u.mu.Unlock()
@@ -170,6 +175,7 @@ func (u *unit) start(ctx context.Context) error {
 	if f := u.parts.flow; f != nil {
 		u.started = true
 		u.work.Go(func() { u.ended(f.Run(u.ctx)) })
+		u.work.Go(func() { u.database.tend(u.ctx) })
 	}
 	if p := u.parts.poller; p != nil {
 		u.work.Go(func() { u.ended(p.Run(u.ctx)) })
@@ -224,6 +230,7 @@ func (u *unit) drain(ctx context.Context) Drained {
 	}
 	u.stop()
 	u.work.Wait()
+	u.database.close()
 	u.dead.flush()
 	if p.gateway != nil {
 		d.AcceptedLost = p.gateway.Stats().Lost

@@ -86,6 +86,11 @@ func New(cfg Config) *Client {
 // Close closes the connections that are idle. Calls in flight go on.
 func (c *Client) Close() { c.transport.CloseIdleConnections() }
 
+// Dial opens a connection to an address that may be called, for protocols other than HTTP.
+func (c *Client) Dial(ctx context.Context, network, address string) (net.Conn, error) {
+	return c.transport.DialContext(ctx, network, address)
+}
+
 // ClusterService is the address of a Service in its cluster.
 func ClusterService(s plan.Service) (string, error) {
 	return fmt.Sprintf("http://%s.%s.svc:%d%s", s.Name, s.Namespace, s.Port, s.Path), nil

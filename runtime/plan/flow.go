@@ -70,9 +70,10 @@ type HTTPCall struct {
 
 // Sink ends a flow: exactly one member is set.
 type Sink struct {
-	Publish *Publish `json:"publish,omitempty"`
-	Push    *Push    `json:"push,omitempty"`
-	Reply   *Reply   `json:"reply,omitempty"`
+	Publish  *Publish  `json:"publish,omitempty"`
+	Push     *Push     `json:"push,omitempty"`
+	Reply    *Reply    `json:"reply,omitempty"`
+	Postgres *Postgres `json:"postgres,omitempty"`
 }
 
 // Publish writes each message to a Topic or Queue.

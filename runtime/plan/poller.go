@@ -6,6 +6,7 @@ import "encoding/json"
 type Poller struct {
 	Schedule Schedule        `json:"schedule"`
 	HTTP     *PollHTTP       `json:"http,omitempty"`
+	SQL      *PollSQL        `json:"sql,omitempty"`
 	Items    *Expr           `json:"items,omitempty"` // one message an item; nil: the whole response is the item
 	ID       *Expr           `json:"id,omitempty"`
 	Key      *Expr           `json:"key,omitempty"`
