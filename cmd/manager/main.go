@@ -4,25 +4,24 @@ package main
 
 import (
 	"context"
-	"crypto/tls"
-	"flag"
+	"errors"
 	"fmt"
 	"log/slog"
+	"net/http"
 	"os"
-	"strings"
 	"time"
 
 	"github.com/go-logr/logr"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/clientcmd"
 	"k8s.io/klog/v2"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/cache"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/healthz"
 	"sigs.k8s.io/controller-runtime/pkg/metrics"
-	"sigs.k8s.io/controller-runtime/pkg/metrics/filters"
-	metricsserver "sigs.k8s.io/controller-runtime/pkg/metrics/server"
 
 	"github.com/waybill-dev/waybill/controllers"
 	"github.com/waybill-dev/waybill/controllers/brokers"
@@ -30,36 +29,19 @@ import (
 	"github.com/waybill-dev/waybill/runtime/broker/nats"
 )
 
-// config is what the flags say.
-type config struct {
-	image, pullPolicy string
-	drain             time.Duration
-	metrics, health   string
-	plainMetrics      bool
-	leaderElection    bool
-	namespace         string
-	watch             string
-	concurrency       int
-	privateDial       bool
-	debug             bool
-}
+const (
+	// A Pod has 30 seconds to end. What is being reconciled gets most of them; past the second bound the process ends however it stands.
+	finishTimeout = 15 * time.Second
+	stopTimeout   = 20 * time.Second
+	// readyTimeout bounds an answer of /readyz.
+	readyTimeout = time.Second
+)
 
 func main() {
-	var c config
-	flag.StringVar(&c.image, "worker-image", os.Getenv("WORKER_IMAGE"), "image of the workers; default: the variable WORKER_IMAGE")
-	flag.StringVar(&c.pullPolicy, "worker-pull-policy", "", "Always, IfNotPresent or Never; default: the cluster's")
-	flag.DurationVar(&c.drain, "worker-drain", 30*time.Second, "how long a worker may finish what is in flight when its Pod ends")
-	flag.StringVar(&c.metrics, "metrics", ":8443", "address of /metrics, over HTTPS; 0: none")
-	flag.BoolVar(&c.plainMetrics, "plain-metrics", false, "serve /metrics over HTTP and to everybody")
-	flag.StringVar(&c.health, "health", ":8081", "address of /healthz and /readyz")
-	flag.BoolVar(&c.leaderElection, "leader-election", true, "let one of several managers work at a time")
-	flag.StringVar(&c.namespace, "namespace", os.Getenv("POD_NAMESPACE"), "namespace of the manager itself; default: the variable POD_NAMESPACE")
-	flag.StringVar(&c.watch, "watch-namespaces", "", "look only after these namespaces, divided by commas; default: all")
-	flag.IntVar(&c.concurrency, "concurrency", 4, "how many resources are looked after at once")
-	flag.BoolVar(&c.privateDial, "allow-private-dial", false, "let manifests make workers reach loopback and link-local addresses")
-	flag.BoolVar(&c.debug, "debug", false, "log more")
-	flag.Parse()
-
+	c, err := readFlags(os.Args[1:], os.Getenv, os.Stdout)
+	if err != nil {
+		os.Exit(flagError(err))
+	}
 	level := slog.LevelInfo
 	if c.debug {
 		level = slog.LevelDebug
@@ -75,14 +57,11 @@ func main() {
 
 // manage runs the operator until ctx ends.
 func manage(ctx context.Context, c config) error {
-	if c.image == "" {
-		return fmt.Errorf("--worker-image says which image the workers run, and has no default: set it, or WORKER_IMAGE")
-	}
 	scheme, err := controllers.Scheme()
 	if err != nil {
 		return err
 	}
-	cfg, err := ctrl.GetConfig()
+	cfg, err := clusterConfig(c.kubeconfig)
 	if err != nil {
 		return err
 	}
@@ -92,12 +71,14 @@ func manage(ctx context.Context, c config) error {
 	options := controllers.ManagerOptions(scheme)
 	options.LeaderElection, options.LeaderElectionID, options.LeaderElectionNamespace = c.leaderElection, "waybill-manager", c.namespace
 	options.LeaderElectionReleaseOnCancel = true // the process ends right after
+	options.LeaseDuration, options.RenewDeadline, options.RetryPeriod = &c.lease, new(c.lease*2/3), new(c.lease/8)
+	options.GracefulShutdownTimeout = new(finishTimeout)
 	options.HealthProbeBindAddress = c.health
 	options.Metrics = metricsOptions(c)
-	if c.watch != "" {
+	if len(c.watch) > 0 {
 		options.Cache.DefaultNamespaces = map[string]cache.Config{}
-		for namespace := range strings.SplitSeq(c.watch, ",") {
-			options.Cache.DefaultNamespaces[strings.TrimSpace(namespace)] = cache.Config{}
+		for _, namespace := range c.watch {
+			options.Cache.DefaultNamespaces[namespace] = cache.Config{}
 		}
 	}
 	mgr, err := ctrl.NewManager(cfg, options)
@@ -107,7 +88,7 @@ func manage(ctx context.Context, c config) error {
 	if err := mgr.AddHealthzCheck("ping", healthz.Ping); err != nil {
 		return err
 	}
-	if err := mgr.AddReadyzCheck("ping", healthz.Ping); err != nil {
+	if err := mgr.AddReadyzCheck("caches", readable(mgr.GetCache())); err != nil {
 		return err
 	}
 
@@ -126,18 +107,48 @@ func manage(ctx context.Context, c config) error {
 	if err != nil {
 		return err
 	}
-	return mgr.Start(ctx)
+	return start(ctx, mgr.Start)
 }
 
-// metricsOptions: who may read metrics is for the cluster's own roles to say (system:auth-delegator, nonResourceURLs /metrics).
-func metricsOptions(c config) metricsserver.Options {
-	o := metricsserver.Options{BindAddress: c.metrics}
-	if !c.plainMetrics {
-		o.SecureServing = true
-		o.FilterProvider = filters.WithAuthenticationAndAuthorization
-		o.TLSOpts = []func(*tls.Config){func(t *tls.Config) { t.MinVersion = tls.VersionTLS12 }}
+// start runs a manager until ctx ends. One whose caches have not come about, for want of a right or of the CRDs, does not end by itself.
+func start(ctx context.Context, run func(context.Context) error) error {
+	ended := make(chan error, 1)
+	go func() { ended <- run(ctx) }()
+	select {
+	case err := <-ended:
+		return err
+	case <-ctx.Done():
 	}
-	return o
+	select {
+	case err := <-ended:
+		return err
+	case <-time.After(stopTimeout):
+		return fmt.Errorf("not everything has ended %v after the signal to", stopTimeout)
+	}
+}
+
+// clusterConfig is how the cluster is reached.
+func clusterConfig(file string) (*rest.Config, error) {
+	if file == "" {
+		return ctrl.GetConfig()
+	}
+	cfg, err := clientcmd.BuildConfigFromFlags("", file)
+	if err != nil {
+		return nil, fmt.Errorf("--kubeconfig %s: %w", file, err)
+	}
+	return cfg, nil
+}
+
+// readable: the manager is of use once it has read what there is, whether it leads or waits to. Where a right is missing it never is.
+func readable(all cache.Cache) healthz.Checker {
+	return func(r *http.Request) error {
+		ctx, cancel := context.WithTimeout(r.Context(), readyTimeout)
+		defer cancel()
+		if !all.WaitForCacheSync(ctx) {
+			return errors.New("not all objects could be read yet; the log says which, and why")
+		}
+		return nil
+	}
 }
 
 // secretReader reads one Secret at a time, by name and from no cache.

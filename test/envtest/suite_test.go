@@ -32,6 +32,7 @@ import (
 	"github.com/waybill-dev/waybill/controllers/brokers"
 	"github.com/waybill-dev/waybill/controllers/workload"
 	"github.com/waybill-dev/waybill/runtime/broker/nats"
+	"github.com/waybill-dev/waybill/test/laptop"
 )
 
 const root = "../.."
@@ -50,6 +51,8 @@ var (
 
 // settings are as a manager has them.
 var settings = workload.Settings{WorkerImage: "example.com/waybill-worker:test"}
+
+func TestMain(m *testing.M) { os.Exit(laptop.Main(m)) }
 
 func TestOperator(t *testing.T) {
 	assets, err := findAssets()
@@ -117,6 +120,7 @@ func asManager(ctx context.Context, env *envtest.Environment, config *rest.Confi
 	Expect(err).NotTo(HaveOccurred())
 	role := new(rbacv1.ClusterRole)
 	Expect(yaml.UnmarshalStrict(text, role)).To(Succeed())
+	role.Name = "test" // config/default, which tests deploy, has one of the original's name
 	Expect(k8s.Create(ctx, role)).To(Succeed())
 	binding := &rbacv1.ClusterRoleBinding{ObjectMeta: metav1.ObjectMeta{Name: "test"}}
 	binding.RoleRef = rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "ClusterRole", Name: role.Name}

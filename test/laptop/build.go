@@ -57,6 +57,9 @@ func Build(t testing.TB, pkg string, flags ...string) string {
 	return binary
 }
 
+// AsTests are the flags that build a program as the tests are built, with the race detector or without.
+func AsTests() []string { return raceFlags }
+
 // Root is the root of the repository.
 func Root() string {
 	_, here, _, _ := runtime.Caller(0)
