@@ -11,6 +11,8 @@ const (
 	openOver  = 3
 	// tellAfter destination faults in a row the state says so.
 	tellAfter = 3
+	// probeMost bounds the pause between two probes, whatever the backoff of messages: what is well again is soon in use again.
+	probeMost = 30 * time.Second
 )
 
 // A breaker keeps an outage of the destination from using up the attempts of the messages. Open, it lets one message at a time through as
@@ -30,6 +32,7 @@ type run struct {
 	id       int
 	faults   int
 	messages int
+	held     int     // of these messages, those that are in the window still
 	counted  []*item // whose attempts it has counted, while the breaker is closed
 	last     string  // the latest fault, for people
 }
@@ -39,6 +42,8 @@ func (f *Flow) leaveRun(it *item) {
 	if it.run != f.run.id || it.run == 0 {
 		return
 	}
+	it.run = 0
+	f.run.held--
 	for i, other := range f.run.counted {
 		if other == it {
 			last := len(f.run.counted) - 1
@@ -57,6 +62,7 @@ func (f *Flow) through(now time.Time) {
 		clear(f.run.counted)
 		f.run = run{id: f.run.id + 1, counted: f.run.counted[:0]}
 	}
+	f.convict(now)
 	if !f.breaker.open {
 		return
 	}
@@ -64,7 +70,7 @@ func (f *Flow) through(now time.Time) {
 	f.breaker = breaker{}
 	// What waits only because of the outage need not wait longer.
 	for i := 0; i < len(f.waiting); {
-		it := f.waiting[i].head
+		it := f.waiting[i].first()
 		if it.dead != "" || it.demanded || it.brokers || it.blocked {
 			i++
 			continue
@@ -93,6 +99,7 @@ func (f *Flow) judge(it *item, err error, now time.Time) (destination bool, afte
 		it.firstErr = it.errNow
 	}
 	it.tries++
+	f.decide(it)
 	it.demanded, it.brokers, it.at = false, false, fault.At
 	wait := f.jitter(f.p.Retry.wait(it.tries))
 	switch fault.Blame {
@@ -109,7 +116,16 @@ func (f *Flow) judge(it *item, err error, now time.Time) (destination bool, afte
 		wait, it.demanded = after, true
 	}
 	it.due = now.Add(wait)
-	if f.fault(it, fault.Blame, after, now) && it.attempts >= f.p.Retry.MaxAttempts && f.run.messages < openOver {
+	switch counted := f.fault(it, fault.Blame, after, now); {
+	case !counted || it.attempts < f.p.Retry.MaxAttempts:
+	case fault.Blame == Cut:
+		if it.cuts >= openOver {
+			f.doubtful(it, cutOff)
+		}
+	case f.run.messages >= openOver:
+	case f.unasked() && it.attempts < patience*f.p.Retry.MaxAttempts:
+		f.doubtful(it, exhausted)
+	default:
 		f.giveUp(it, AttemptsExhausted, now)
 	}
 	return true, after
@@ -118,10 +134,19 @@ func (f *Flow) judge(it *item, err error, now time.Time) (destination bool, afte
 // fault adds a destination fault to the run and reports whether it was counted as an attempt.
 func (f *Flow) fault(it *item, blame Blame, after time.Duration, now time.Time) bool {
 	counts := blame == Destination
-	if blame == Address {
+	switch blame {
+	case Address:
 		counts = it.refused && f.successes > it.refusedAt
 		if !it.refused {
 			it.refused, it.refusedAt = true, f.successes
+		}
+	case Cut:
+		// Others that were on their way are cut off with it, and may open the breaker: this count is none of the run's.
+		counts = it.suspect && f.successes > it.refusedAt && !it.worker.probe
+		it.suspect, it.refusedAt = true, f.successes
+		if counts {
+			it.attempts++
+			it.cuts++
 		}
 	}
 	r := &f.run
@@ -129,12 +154,15 @@ func (f *Flow) fault(it *item, blame Blame, after time.Duration, now time.Time) 
 	r.last = it.trouble()
 	if it.run != r.id {
 		it.run, it.inRun = r.id, 0
-		r.messages++
+		r.held++
+		if r.messages++; r.messages == openOver {
+			f.trust(now)
+		}
 	}
 	if f.breaker.open {
-		return false
+		return counts && blame == Cut
 	}
-	if counts {
+	if counts && blame != Cut {
 		it.attempts++
 		if it.inRun++; it.inRun == 1 {
 			r.counted = append(r.counted, it)
@@ -149,9 +177,9 @@ func (f *Flow) fault(it *item, blame Blame, after time.Duration, now time.Time) 
 		r.counted[i] = nil
 	}
 	r.counted = r.counted[:0]
-	f.breaker = breaker{open: true, since: now, fails: 1, next: now.Add(max(f.jitter(f.p.Retry.wait(1)), after))}
+	f.breaker = breaker{open: true, since: now, fails: 1, next: now.Add(f.untilProbe(1, after))}
 	f.log.Warn("The destination is down: one message at a time is tried until one gets through", "faults", r.faults, "error", errorText(it.errNow))
-	return false
+	return counts && blame == Cut
 }
 
 // giveUp parks an item, or blocks its lane.
@@ -190,6 +218,11 @@ func (f *Flow) probed(destination bool, after time.Duration, now time.Time) {
 	b.next = now
 	if destination {
 		b.fails++
-		b.next = now.Add(max(f.jitter(f.p.Retry.wait(b.fails)), after))
+		b.next = now.Add(f.untilProbe(b.fails, after))
 	}
+}
+
+// untilProbe is the pause before the nth probe; the destination may have asked for more.
+func (f *Flow) untilProbe(n int, after time.Duration) time.Duration {
+	return max(f.jitter(min(f.p.Retry.wait(n), probeMost)), after)
 }

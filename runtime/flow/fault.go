@@ -10,8 +10,11 @@ const (
 	Destination Blame = iota
 	// Message: this message will never be taken. Dead-lettered at once, or blocked.
 	Message
-	// Unreachable: nobody answered (refused, DNS, TLS, reset before an answer). Retried, never counted; a run opens the breaker.
+	// Unreachable: nobody is there (refused, DNS, TLS). Retried, never counted; a run opens the breaker.
 	Unreachable
+	// Cut: the connection ended before an answer. An outage looks like that, and so does a message that ends its subscriber: counted only
+	// once another message has got through since its last one, and dead-lettered no sooner than the next one gets through.
+	Cut
 	// Busy: the destination asked for a pause (429, 503 with Retry-After). Retried after it, never counted; a run opens the breaker.
 	Busy
 	// Address: the destination does not serve this path, method or credential (401, 403, 404, 405, 421). Counted only once another message

@@ -50,12 +50,16 @@ type Flow struct {
 	lanes          map[string]*lane
 	strict         lane
 	ready, dead    queue
+	suspects       queue // one of them is handled at a time
 	waiting        waitingLanes
 	mended         []*lane // scratch
 
 	held, heldBytes, largest int
-	unstarted                int // of lanes that do not wait
-	inHands, blocked, dying  int // dying: the dead letter does not have them yet
+	unstarted                int  // of lanes that do not wait
+	inHands, blocked, dying  int  // dying: the dead letter does not have them yet
+	doubts                   int  // items in doubt
+	suspected                bool // a worker has a suspect
+	full                     bool // the receiver waits for room: there may be more to receive
 	idle, workers            int
 	watched                  bool // somebody waits on quiet
 
@@ -306,7 +310,9 @@ func (f *Flow) awaitRoom() int {
 		if n := f.room(); n > 0 {
 			return n
 		}
+		f.full = true
 		f.space.Wait()
+		f.full = false
 	}
 }
 
@@ -339,7 +345,10 @@ func (f *Flow) shutdown(limit context.Context) {
 		in.src.Drain()
 	}
 	f.mu.Lock()
-	quiet := func() bool { return f.inHands == 0 && (!f.p.AtMostOnce || f.ready.first == nil) }
+	// What was given up is parked still: what follows it may be done already.
+	quiet := func() bool {
+		return f.inHands == 0 && f.dead.first == nil && (!f.p.AtMostOnce || f.ready.first == nil)
+	}
 	if !f.await(limit, quiet) {
 		f.drained.Cancelled = f.inHands
 		f.cancelAttempts()

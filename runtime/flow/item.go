@@ -42,9 +42,12 @@ type item struct {
 
 	// Of the run of destination faults: which run, and how much of attempts it accounts for.
 	run, inRun int
-	// How many messages had got through when its address was first refused.
+	// How many messages had got through when its address was first refused, or its connection last ended before an answer.
 	refused   bool
 	refusedAt uint64
+	suspect   bool // it was cut off: it is tried by itself, one such message at a time
+	cuts      int  // of attempts
+	doubt     doubt
 }
 
 // since is from when on its age is counted.
@@ -59,6 +62,7 @@ func (it *item) since() time.Time {
 type lane struct {
 	key        string
 	head, tail *item // those not in a worker's hands
+	aside      *item // up to this one they wait until what follows them was tried (see doubt); nil: none does
 	fresh      int   // of them, not yet started
 	busy       bool  // a worker has some
 	place      place
@@ -72,9 +76,18 @@ type place uint8
 const (
 	nowhere place = iota
 	inReady
+	inSuspects
 	inDead
 	inWaiting
 )
+
+// first is the item that is handled next.
+func (l *lane) first() *item {
+	if l.aside != nil {
+		return l.aside.next
+	}
+	return l.head
+}
 
 // append puts an item behind its lane.
 func (f *Flow) append(l *lane, it *item) {
@@ -88,20 +101,27 @@ func (f *Flow) append(l *lane, it *item) {
 	f.fresh(l, it, 1)
 }
 
-// prepend puts an item that was taken back at the head of its lane.
+// prepend puts an item that was taken back where it was: first in its lane.
 func (f *Flow) prepend(l *lane, it *item) {
-	it.lane, it.prev, it.next = l, nil, l.head
-	if l.head == nil {
+	it.lane, it.prev, it.next = l, l.aside, l.first()
+	if it.next == nil {
 		l.tail = it
 	} else {
-		l.head.prev = it
+		it.next.prev = it
 	}
-	l.head = it
+	if it.prev == nil {
+		l.head = it
+	} else {
+		it.prev.next = it
+	}
 	f.fresh(l, it, 1)
 }
 
 // detach takes an item out of its lane.
 func (f *Flow) detach(l *lane, it *item) {
+	if l.aside == it {
+		l.aside = it.prev
+	}
 	if it.prev == nil {
 		l.head = it.next
 	} else {
@@ -217,6 +237,7 @@ func (f *Flow) free(it *item) {
 		f.dying--
 	}
 	f.leaveRun(it)
+	f.decide(it)
 	it.reset()
 	it.next = f.freeItems
 	f.freeItems = it
@@ -235,9 +256,9 @@ func (it *item) reset() {
 	if it.gone.Load() {
 		it.gone.Store(false)
 	}
-	it.revoked, it.settled, it.demanded, it.brokers, it.blocked, it.alone, it.refused = false, false, false, false, false, false, false
+	it.revoked, it.settled, it.demanded, it.brokers, it.blocked, it.alone, it.refused, it.suspect = false, false, false, false, false, false, false, false
 	it.serial++
-	it.handlings, it.attempts, it.tries, it.run, it.inRun = 0, 0, 0, 0, 0
+	it.handlings, it.attempts, it.tries, it.run, it.inRun, it.cuts = 0, 0, 0, 0, 0, 0
 	it.dead, it.firstErr, it.errNow, it.at = "", "", "", ""
 }
 
@@ -266,7 +287,12 @@ func (f *Flow) laneOf(it *item) *lane {
 
 // put gives a lane the place that its first item asks for. It is in none, and not busy.
 func (f *Flow) put(l *lane, now time.Time) {
-	switch head := l.head; {
+	head := l.first()
+	if head == nil && l.aside != nil {
+		f.restore(l)
+		head = l.head
+	}
+	switch {
 	case head == nil:
 		if l.key != "" {
 			delete(f.lanes, l.key)
@@ -280,6 +306,9 @@ func (f *Flow) put(l *lane, now time.Time) {
 	case head.dead != "":
 		l.place = inDead
 		f.dead.push(l)
+	case head.suspect:
+		l.place = inSuspects
+		f.suspects.push(l)
 	default:
 		l.place = inReady
 		f.ready.push(l)
@@ -291,6 +320,8 @@ func (f *Flow) pull(l *lane) {
 	switch l.place {
 	case inReady:
 		f.ready.remove(l)
+	case inSuspects:
+		f.suspects.remove(l)
 	case inDead:
 		f.dead.remove(l)
 	case inWaiting:

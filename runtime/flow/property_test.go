@@ -49,7 +49,7 @@ type event struct {
 	limit time.Duration
 }
 
-var kinds = []string{"500", "unreachable", "busy", "address", "broker", "poison", "panic"}
+var kinds = []string{"500", "unreachable", "busy", "address", "broker", "poison", "panic", "cut"}
 
 func (k fate) err() error {
 	switch k.fault {
@@ -63,6 +63,8 @@ func (k fate) err() error {
 		return &Fault{Blame: Broker, Err: errors.New("away")}
 	case "poison":
 		return poison
+	case "cut":
+		return errCut
 	case "panic":
 		panic("a stage fails on " + k.id)
 	}
@@ -139,15 +141,18 @@ func (s story) tell(t *testing.T) (wrong []string) {
 		fates[m.id] = &m
 	}
 	r.sink.handle = func(ctx context.Context, id string, _ int) error {
-		k := fates[id] // a message has one handler at a time
+		k := fates[id]
 		if err := wait(ctx, k.takes); err != nil {
 			return err
 		}
-		if k.fails > 0 && !mended.Load() {
+		r.sink.mu.Lock() // when it was taken away and came again, a message may have two handlers
+		fails := k.fails > 0 && !mended.Load()
+		if fails {
 			k.fails--
-			r.sink.mu.Lock()
 			failures[id]++
-			r.sink.mu.Unlock()
+		}
+		r.sink.mu.Unlock()
+		if fails {
 			return k.err()
 		}
 		return nil
@@ -231,14 +236,14 @@ func (s story) tell(t *testing.T) (wrong []string) {
 		wrong = append(wrong, fmt.Sprintf("%d held, window %d", r.script.mostOut, s.window))
 	}
 	wrong = append(wrong, r.script.faults...)
-	wrong = append(wrong, s.disorder(r)...)
+	wrong = append(wrong, s.disorder(r, failures)...)
 	for _, m := range r.grave.ms {
 		switch m.Attribute(message.Reason) {
 		case string(AttemptsExhausted):
 			if n, _ := strconv.Atoi(m.Attribute(message.Attempts)); n < s.attempts || failures[m.ID] < s.attempts {
 				wrong = append(wrong, fmt.Sprintf("%s gave up after %d attempts, %d failures", m.ID, n, failures[m.ID]))
 			}
-			if k := fates[m.ID].fault; k != "500" && k != "address" && k != "panic" {
+			if k := fates[m.ID].fault; k != "500" && k != "address" && k != "panic" && k != "cut" {
 				wrong = append(wrong, m.ID+": "+k+" was counted")
 			}
 		case string(Terminal):
@@ -266,7 +271,7 @@ func (r *rig) ended1(id string) bool {
 }
 
 // disorder compares, key by key, the order of first successes with that of publication.
-func (s story) disorder(r *rig) (wrong []string) {
+func (s story) disorder(r *rig, failures map[string]int) (wrong []string) {
 	if s.ordering == driver.None {
 		return nil
 	}
@@ -278,6 +283,9 @@ func (s story) disorder(r *rig) (wrong []string) {
 	for _, id := range r.sink.stored {
 		if seen[id] || slices.ContainsFunc(r.grave.ms, func(m message.Message) bool { return m.ID == id }) {
 			continue // a parked message may come again, when its settlement was stale
+		}
+		if failures[id] >= s.attempts {
+			continue // the order went on without it, or would have, had its claim not been lost before it was parked
 		}
 		seen[id] = true
 		key := keyOf(id[:max(0, len(id)-len(id[indexDot(id):]))])
@@ -308,7 +316,7 @@ func (f *Flow) inconsistent() (wrong []string) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	say := func(format string, args ...any) { wrong = append(wrong, fmt.Sprintf(format, args...)) }
-	held, bytes, hands, blocked, dying := 0, 0, 0, 0, 0
+	held, bytes, hands, blocked, dying, doubts, ran, suspects := 0, 0, 0, 0, 0, 0, 0, 0
 	lanes := map[*lane]bool{}
 	for it := f.oldest; it != nil; it = it.after {
 		held++
@@ -325,7 +333,19 @@ func (f *Flow) inconsistent() (wrong []string) {
 		if it.dead != "" {
 			dying++
 		}
+		if it.doubt != none {
+			doubts++
+		}
+		if it.run == f.run.id {
+			ran++
+		}
+		if it.worker != nil && it.worker.suspect {
+			suspects++
+		}
 		lanes[it.lane] = true
+	}
+	if doubts != f.doubts || ran != f.run.held || suspects > 1 || suspects == 1 != f.suspected {
+		say("%d in doubt, %d of the run, %d suspects in hands; noted %d, %d, %t", doubts, ran, suspects, f.doubts, f.run.held, f.suspected)
 	}
 	if held != f.held || bytes != f.heldBytes || hands != f.inHands || blocked != f.blocked || dying != f.dying {
 		say("counted %d held, %d bytes, %d in hands, %d blocked, %d dying; noted %d, %d, %d, %d, %d",
@@ -341,7 +361,7 @@ func (f *Flow) inconsistent() (wrong []string) {
 			if it.handlings == 0 {
 				fresh++
 			}
-			if it != l.head && it.handlings > 0 && !it.alone && f.p.BatchSize == 1 {
+			if it != l.head && it.handlings > 0 && !it.alone && f.p.BatchSize == 1 && l.head.attempts < f.p.Retry.MaxAttempts {
 				say("%s was started behind the head of its lane", it.d.Message.ID)
 			}
 		}

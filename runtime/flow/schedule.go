@@ -93,13 +93,13 @@ func (f *Flow) room() int {
 func (f *Flow) runnable(now time.Time) bool {
 	switch {
 	case f.draining:
-		return f.p.AtMostOnce && f.ready.first != nil
+		return f.dead.first != nil || f.p.AtMostOnce && f.ready.first != nil
 	case f.dead.first != nil:
 		return true
 	case !f.breaker.open:
-		return f.ready.first != nil
+		return f.ready.first != nil || f.suspects.first != nil && !f.suspected
 	default:
-		return f.breaker.due(now) && (f.ready.first != nil || len(f.waiting) > 0)
+		return f.breaker.due(now) && (f.ready.first != nil || f.suspects.first != nil || len(f.waiting) > 0)
 	}
 }
 
@@ -117,12 +117,12 @@ func (f *Flow) wake() {
 
 // take fills a worker's hands: items whose handling is due, in batches, or dead ones to be parked. False: there is nothing to do.
 func (f *Flow) take(w *worker, now time.Time) bool {
-	w.items, w.probe, w.park = w.items[:0], false, false
+	w.items, w.probe, w.suspect, w.park = w.items[:0], false, false, false
 	if !f.runnable(now) {
 		return false
 	}
 	switch {
-	case !f.draining && f.dead.first != nil:
+	case f.dead.first != nil:
 		w.park = true
 		for f.dead.first != nil && len(w.items) < f.p.BatchSize {
 			f.grab(w, f.dead.first, 1, now)
@@ -133,17 +133,23 @@ func (f *Flow) take(w *worker, now time.Time) bool {
 		}
 		w.probe = len(w.items) > 0
 		f.breaker.probing = w.probe
+	case f.suspects.first != nil && !f.suspected && !f.draining:
+		f.grab(w, f.suspects.first, 1, now)
+		if len(w.items) == 0 {
+			return f.take(w, now)
+		}
+		f.suspected, w.suspect = true, true
 	default:
 		for f.ready.first != nil && len(w.items) < f.p.BatchSize {
 			l := f.ready.first
-			if l.head.alone {
+			if l.first().alone {
 				if len(w.items) == 0 {
 					f.grab(w, l, 1, now)
 				}
 				break
 			}
 			n := f.p.BatchSize - len(w.items)
-			if l.head.handlings > 0 || f.p.Ordering == driver.Strict {
+			if l.first().handlings > 0 || f.p.Ordering == driver.Strict {
 				n = 1 // what failed before is tried by itself, so that what follows is not handled in vain
 			}
 			f.grab(w, l, n, now)
@@ -158,9 +164,12 @@ func (f *Flow) probe() *lane {
 	if f.ready.first != nil {
 		return f.ready.first
 	}
+	if f.suspects.first != nil {
+		return f.suspects.first
+	}
 	var first *lane
 	for _, l := range f.waiting {
-		if it := l.head; it.dead == "" && !it.demanded && !it.brokers && !it.blocked && (first == nil || l.due.Before(first.due)) {
+		if it := l.first(); it.dead == "" && !it.demanded && !it.brokers && !it.blocked && (first == nil || l.due.Before(first.due)) {
 			first = l
 		}
 	}
@@ -170,9 +179,9 @@ func (f *Flow) probe() *lane {
 // grab moves up to n items from the head of a lane into a worker's hands.
 func (f *Flow) grab(w *worker, l *lane, n int, now time.Time) {
 	f.pull(l)
-	for ; n > 0 && l.head != nil; n-- {
-		it := l.head
-		if it.dead != "" != w.park || it.alone && len(w.items) > 0 {
+	for ; n > 0 && l.first() != nil; n-- {
+		it := l.first()
+		if it.dead != "" != w.park || it.alone && !w.park && len(w.items) > 0 {
 			break
 		}
 		if d := it.deadline.Load(); d != 0 && d <= now.UnixNano() {

@@ -29,6 +29,7 @@ type worker struct {
 
 	items       []*item
 	park, probe bool // what it took them for
+	suspect     bool // its one item is a suspect
 	began       time.Time
 
 	// Of the attempt, parallel to items.
@@ -41,9 +42,10 @@ type worker struct {
 	cancelled bool
 	panicked  bool
 
-	at   []int
-	list []driver.Settlement
-	told []Settled
+	at       []int
+	list     []driver.Settlement
+	extended []driver.Delivery
+	told     []Settled
 }
 
 func newWorker(f *Flow) *worker {
@@ -196,7 +198,7 @@ func (w *worker) settle() {
 	f := w.f
 	pause := firstSettleRetry
 	for len(w.at) > 0 {
-		w.list = w.list[:0]
+		w.list, w.extended = w.list[:0], w.extended[:0]
 		src := w.items[w.at[0]].in.src
 		keep := w.at[:0]
 		now := int64(0)
@@ -211,11 +213,14 @@ func (w *worker) settle() {
 				w.stale[i] = true
 				continue
 			}
-			if d != 0 {
-				it.d.Deadline = time.Unix(0, d) // as it was extended: the driver looks at it too
-			}
 			keep = append(keep, i)
-			w.list = append(w.list, driver.Settlement{D: &it.d, Verb: driver.Done, Out: w.out(i)})
+			of := &it.d
+			if d != 0 { // as it was extended: the driver looks at it too. In a copy, for the next extension reads the item's own
+				w.extended = append(w.extended, it.d)
+				of = &w.extended[len(w.extended)-1]
+				of.Deadline = time.Unix(0, d)
+			}
+			w.list = append(w.list, driver.Settlement{D: of, Verb: driver.Done, Out: w.out(i)})
 		}
 		w.at = keep
 		if len(w.list) == 0 {
@@ -223,6 +228,7 @@ func (w *worker) settle() {
 		}
 		errs := src.Settle(f.settling, w.list)
 		clear(w.list)
+		clear(w.extended)
 		if errs == nil {
 			return
 		}
@@ -316,6 +322,9 @@ func (f *Flow) finish(w *worker, now time.Time) {
 	if !w.park {
 		f.stats.Handling.add(now.Sub(w.began), len(w.items))
 	}
+	if w.suspect {
+		f.suspected = false
+	}
 	destination, after := false, time.Duration(0)
 	for i := 0; i < len(w.items); {
 		l := w.items[i].lane
@@ -338,14 +347,17 @@ func (f *Flow) finish(w *worker, now time.Time) {
 				it.lane = nil
 			}
 		}
+		var first *item
 		for k := j - 1; k >= i; k-- {
 			it := w.items[k]
 			if it.worker = nil; it.lane == nil {
 				f.free(it)
 			} else {
 				f.prepend(l, it)
+				first = it
 			}
 		}
+		f.setAside(l, first)
 		l.busy = false
 		f.put(l, now)
 		i = j

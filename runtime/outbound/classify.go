@@ -97,7 +97,7 @@ func (p *progress) fault(ctx, call context.Context, r *Request, timeout time.Dur
 		// The error may quote the answer.
 		f.Err = fmt.Errorf("%s: the answer is cut off or is not HTTP", r.URL.Host)
 	case p.connected.Load():
-		f.Blame = flow.Unreachable
+		f.Blame = flow.Cut
 		f.Err = fmt.Errorf("%s closed the connection before it answered: %w", r.URL.Host, err)
 	default:
 		f.Blame = flow.Unreachable

@@ -194,7 +194,7 @@ func TestFailuresWithoutAnAnswer(t *testing.T) {
 		"no such name": {parse(t, "http://no-such-host.invalid/"), flow.Unreachable, "no-such-host.invalid: no connection", false},
 		"unknown CA":   {parse(t, tlsServer.URL), flow.Unreachable, "certificate", false},
 		"not TLS":      {parse(t, strings.Replace(hang.String(), "http:", "https:", 1)), flow.Unreachable, "no connection", true},
-		"reset":        {rawServer(t, readRequest), flow.Unreachable, "before it answered", false},
+		"reset":        {rawServer(t, readRequest), flow.Cut, "before it answered", false},
 		"timeout":      {hang, flow.Destination, "did not answer within", true},
 		"not HTTP":     {rawServer(t, func(c net.Conn) { readRequest(c); _, _ = io.WriteString(c, "s3cret\r\n\r\n") }), flow.Destination, "is not HTTP", false},
 		"cut off": {rawServer(t, func(c net.Conn) {
@@ -409,7 +409,7 @@ func TestOnceIsNeverSentAgain(t *testing.T) {
 		}
 		_, err := c.Send(t.Context(), target, m)
 		if once {
-			if f := fault(t, err); f.Blame != flow.Unreachable || requests.Load() != 2 {
+			if f := fault(t, err); f.Blame != flow.Cut || requests.Load() != 2 {
 				t.Errorf("once: %v after %d requests; want the second to fail", err, requests.Load())
 			}
 		} else if err != nil || requests.Load() != 3 {

@@ -107,7 +107,7 @@ func sourceFailure(ctx context.Context, err error) error {
 	if fault, ok := errors.AsType[*flow.Fault](err); ok {
 		f.after = fault.After
 		switch fault.Blame {
-		case flow.Unreachable:
+		case flow.Unreachable, flow.Cut:
 			f.reason = SourceUnreachable
 		case flow.Busy:
 			f.reason = SourceBusy

@@ -308,6 +308,106 @@ func TestAnOutageDeadLettersNothing(t *testing.T) {
 	}
 }
 
+// TestAMessageThatEndsItsSubscriberIsDeadLettered has a subscriber that hangs up on one message, whatever comes between.
+func TestAMessageThatEndsItsSubscriberIsDeadLettered(t *testing.T) {
+	t.Parallel()
+	says(t, "P9")
+	var gone atomic.Bool // the subscriber, for all
+	answer := func(w http.ResponseWriter, p pushed, _ int) {
+		if gone.Load() || p.header.Get("Ce-Id") == "bad" {
+			hangUp(w)
+		}
+	}
+	r := push(t, []route{
+		{name: "among", spec: []string{"retry: {maxAttempts: 1, " + soon + "}"}, answer: answer},
+		{name: "keys", spec: []string{"ordering: Key", "retry: {maxAttempts: 5, " + soon + "}"}, answer: answer},
+		{name: "strict", spec: []string{"ordering: Strict", "retry: {maxAttempts: 1, " + soon + "}"}, answer: answer},
+	})
+	r.publish("strict", "bad")
+	r.publish("strict", "behind")
+	for name, attempts := range map[string]int{"among": 3, "keys": 5} {
+		r.publish(name, "bad", "ce-partitionkey", "bad")
+		n := 0
+		eventually(t, name+" to be rid of it", func() bool {
+			n++
+			r.publish(name, strconv.Itoa(n), "ce-partitionkey", "good")
+			return r.subscription(name).Counts.DeadLettered == 1
+		})
+		d := r.dead(name, 1)[0]
+		if n, _ := strconv.Atoi(d.attribute(t, "wbattempts")); d.attribute(t, "id") != "bad" || d.attribute(t, "wbreason") != "AttemptsExhausted" || n < attempts ||
+			!strings.Contains(d.attribute(t, "wblasterror"), "before it answered") {
+			t.Errorf("%s: dead-lettered %s", name, d.Event)
+		}
+	}
+	// An outage of the same kind, twice, counts nothing. Where nothing can get through, it cannot be told from one.
+	for n := range 2 {
+		gone.Store(true)
+		for i := range 3 {
+			r.publish("among", "away"+strconv.Itoa(n)+strconv.Itoa(i))
+		}
+		before := len(r.pushes("among"))
+		r.awaitPushes("among", before+20)
+		gone.Store(false)
+		r.settled("among")
+	}
+	for name, want := range map[string]uint64{"among": 1, "strict": 0} {
+		if s := r.subscription(name); s.Counts.DeadLettered != want {
+			t.Errorf("%s: %+v", name, s)
+		}
+	}
+	if n := count(r.pushes("strict"), "behind"); n != 0 {
+		t.Errorf("what stands behind it was pushed %d times", n)
+	}
+}
+
+// TestAnOutageIsNoPoisonInOrder has so few messages that may be tried that they cannot open the breaker at once.
+func TestAnOutageIsNoPoisonInOrder(t *testing.T) {
+	t.Parallel()
+	says(t, "P10", "P22")
+	var up atomic.Bool
+	begun := make(chan struct{})
+	var routes []route
+	for _, ordering := range []string{"Strict", "Key"} {
+		routes = append(routes, route{name: "outage-" + strings.ToLower(ordering), spec: []string{"ordering: " + ordering, "retry: {maxAttempts: 2, " + soon + "}"}, answer: func(w http.ResponseWriter, _ pushed, _ int) {
+			<-begun
+			if !up.Load() {
+				w.WriteHeader(http.StatusInternalServerError)
+			}
+		}}, route{name: "poison-" + strings.ToLower(ordering), spec: []string{"ordering: " + ordering, "retry: {maxAttempts: 2, " + soon + "}"}, answer: func(w http.ResponseWriter, p pushed, _ int) {
+			if <-begun; p.header.Get("Ce-Id") == "1" {
+				w.WriteHeader(http.StatusInternalServerError)
+			}
+		}})
+	}
+	r := push(t, routes)
+	for _, to := range routes {
+		for i := range 4 {
+			r.publish(to.name, strconv.Itoa(i), "ce-partitionkey", "one")
+		}
+	}
+	close(begun)
+	for _, to := range routes {
+		if strings.HasPrefix(to.name, "outage") {
+			eventually(t, to.name+" to open its breaker", func() bool { return r.subscription(to.name).Condition == "DestinationDown" })
+		}
+	}
+	up.Store(true)
+	for _, to := range routes {
+		want := 0
+		if strings.HasPrefix(to.name, "poison") {
+			want = 1
+			eventually(t, to.name+" to park one", func() bool { return r.subscription(to.name).Counts.DeadLettered == 1 })
+			if d := r.dead(to.name, 1)[0]; d.attribute(t, "id") != "1" || d.attribute(t, "wbattempts") != "2" {
+				t.Errorf("%s: dead-lettered %s", to.name, d.Event)
+			}
+		}
+		eventually(t, to.name+" to be delivered", func() bool { return r.subscription(to.name).Counts.Out == uint64(4-want) })
+		if s := r.settled(to.name); s.Counts.DeadLettered != uint64(want) {
+			t.Errorf("%s: %+v", to.name, s)
+		}
+	}
+}
+
 // inOrder checks that among pushes each key's ids, numbers, come in order when repeats of the latest one are left out.
 func inOrder(t *testing.T, ps []pushed) {
 	t.Helper()

@@ -1,0 +1,252 @@
+package flow
+
+import (
+	"context"
+	"errors"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/waybill-dev/waybill/runtime/broker/driver"
+	"github.com/waybill-dev/waybill/runtime/message"
+)
+
+var errCut = &Fault{Blame: Cut, Err: errors.New("connection reset by peer")}
+
+// TestAnOutageIsNotPoisonForFewMessages: where order, or a low maxAttempts, lets a flow try fewer messages than tell an outage.
+func TestAnOutageIsNotPoisonForFewMessages(t *testing.T) {
+	for name, set := range map[string]func(p *Policy){
+		"strict":      func(p *Policy) { p.Ordering = driver.Strict },
+		"strict once": func(p *Policy) { p.Ordering, p.Retry.MaxAttempts = driver.Strict, 1 },
+		"one key":     func(*Policy) {},
+		"batches":     func(p *Policy) { p.BatchSize = 4 },
+		"unordered":   func(p *Policy) { p.Ordering, p.MaxInFlight, p.Retry.MaxAttempts = driver.None, 1, 1 },
+	} {
+		for _, outage := range []time.Duration{10 * time.Second, time.Minute, 3 * time.Hour} {
+			t.Run(name+" "+outage.String(), func(t *testing.T) {
+				bubble(t, func(t *testing.T, r *rig) {
+					set(&r.cfg.Policy)
+					up := time.Now().Add(outage)
+					r.sink.handle = func(context.Context, string, int) error {
+						if time.Now().Before(up) {
+							return errDown
+						}
+						return nil
+					}
+					r.script.add(numbered("a", 8)...)
+					r.start()
+					after(outage + 10*time.Minute)
+					got := strings.Fields(r.sink.got())
+					if r.cfg.Policy.Ordering == driver.None {
+						slices.Sort(got)
+					}
+					if !slices.Equal(got, numbered("a", 8)) || r.grave.ids() != "" {
+						t.Errorf("stored %q, dead %q", got, r.grave.ids())
+					}
+				})
+			})
+		}
+	}
+}
+
+func TestPoisonStopsNoOrder(t *testing.T) {
+	for name, ordering := range map[string]driver.Ordering{"strict": driver.Strict, "key": driver.Key} {
+		t.Run(name, func(t *testing.T) {
+			bubble(t, func(t *testing.T, r *rig) {
+				r.cfg.Policy.Ordering = ordering
+				r.sink.handle = func(_ context.Context, id string, _ int) error {
+					if slices.Contains([]string{"a0", "a1", "a4", "a7"}, id) {
+						return errDown
+					}
+					return nil
+				}
+				r.script.add(numbered("a", 8)...)
+				r.start()
+				after(10 * time.Minute)
+				if r.sink.got() != "a2 a3 a5 a6" || r.grave.ids() != "a0 a1 a4 a7" {
+					t.Errorf("stored %q, dead %q", r.sink.got(), r.grave.ids())
+				}
+				var attempts []string
+				for _, m := range r.grave.ms {
+					attempts = append(attempts, m.Attribute(message.Attempts))
+				}
+				// While a1 uses its attempts up, a0 is tried once more before each.
+				if got := strings.Join(attempts, " "); got != "5 3 3 3" {
+					t.Errorf("attempts %s", got)
+				}
+				tries := strings.Join(r.sink.tries, " ")
+				if want := "a0 a0 a0 a1 a0 a1 a0 a1 a2 a3 a4 a4 a4 a5 a6 a7 a7 a7"; tries != want {
+					t.Errorf("tried %s\nwant %s", tries, want)
+				}
+			})
+		})
+	}
+}
+
+func TestAFilterThatLetsNothingThroughKeepsNoPoison(t *testing.T) {
+	bubble(t, func(t *testing.T, r *rig) {
+		r.cfg.Policy.Ordering = driver.Strict
+		r.cfg.Stages = []Stage{stageFunc(func(_ context.Context, b *Batch) {
+			for _, e := range b.Events {
+				if e.Message.ID == "a0" {
+					b.Fail(e.Input, errDown)
+				} else {
+					b.Inputs[e.Input].Dropped = "filter"
+				}
+			}
+		})}
+		r.script.add("a0")
+		stop := time.Now().Add(time.Hour)
+		go func() {
+			for time.Now().Before(stop) {
+				time.Sleep(time.Second)
+				r.script.add("a1")
+			}
+		}()
+		r.start()
+		after(2 * time.Hour)
+		if r.grave.ids() != "a0" {
+			t.Errorf("dead %q", r.grave.ids())
+		}
+	})
+}
+
+// A crash is a subscriber of one process that one message ends: whoever is with it is cut off too, and then it is away for a while.
+type crash struct {
+	handlingFor func() time.Duration
+
+	mu      sync.Mutex
+	life    context.Context
+	end     context.CancelFunc
+	back    time.Time
+	crashes int
+}
+
+func (c *crash) handle(_ context.Context, id string, _ int) error {
+	c.mu.Lock()
+	if time.Now().Before(c.back) {
+		c.mu.Unlock()
+		return refused
+	}
+	if c.life == nil || c.life.Err() != nil {
+		c.life, c.end = context.WithCancel(context.Background())
+	}
+	life := c.life
+	if strings.HasPrefix(id, "poison") {
+		c.crashes++
+		c.back = time.Now().Add(2 * time.Second)
+		c.end()
+		life = c.life
+	}
+	c.mu.Unlock()
+	if life.Err() != nil || wait(life, c.handlingFor()) != nil {
+		return errCut
+	}
+	return nil
+}
+
+func TestAMessageThatEndsItsSubscriberIsDeadLettered(t *testing.T) {
+	for name, busy := range map[string]bool{"quiet": false, "busy": true} {
+		t.Run(name, func(t *testing.T) {
+			bubble(t, func(t *testing.T, r *rig) {
+				r.cfg.Policy.Ordering = driver.None
+				r.cfg.Policy.MaxInFlight = 32
+				c := &crash{handlingFor: func() time.Duration { return time.Duration(rand.Int64N(int64(time.Second))) }}
+				r.sink.handle = c.handle
+				r.start()
+				r.script.add("poison")
+				n := 0
+				for range 3600 {
+					if busy || n < 60 {
+						r.script.add(numbered("-", 1)...)
+						n++
+					}
+					after(100 * time.Millisecond)
+				}
+				after(time.Hour)
+				if r.grave.ids() != "poison" {
+					t.Fatalf("dead %q after %d crashes, stored %d of %d", r.grave.ids(), c.crashes, len(strings.Fields(r.sink.got())), n)
+				}
+				if got := len(strings.Fields(r.sink.got())); got != n {
+					t.Errorf("stored %d of %d", got, n)
+				}
+				t.Logf("%d crashes", c.crashes)
+			})
+		})
+	}
+}
+
+func TestCutConnectionsOfAnOutageCountNothing(t *testing.T) {
+	for name, set := range map[string]func(p *Policy){
+		"strict":    func(p *Policy) { p.Ordering = driver.Strict },
+		"one key":   func(*Policy) {},
+		"unordered": func(p *Policy) { p.Ordering = driver.None },
+	} {
+		t.Run(name, func(t *testing.T) {
+			bubble(t, func(t *testing.T, r *rig) {
+				set(&r.cfg.Policy)
+				r.cfg.Policy.Retry.MaxAttempts = 1
+				var down atomic.Bool
+				r.sink.handle = func(context.Context, string, int) error {
+					if down.Load() {
+						return errCut
+					}
+					return nil
+				}
+				r.script.add(numbered("a", 20)...)
+				r.start()
+				for range 3 { // and so does an outage that comes back
+					after(time.Second)
+					down.Store(true)
+					r.script.add(numbered("b", 20)...)
+					after(time.Hour)
+					down.Store(false)
+					after(10 * time.Minute)
+				}
+				if n := len(strings.Fields(r.sink.got())); n != 80 || r.grave.ids() != "" {
+					t.Errorf("stored %d of 80, dead %q", n, r.grave.ids())
+				}
+			})
+		})
+	}
+}
+
+func TestADrainParksWhatTheOrderWentOnWithout(t *testing.T) {
+	bubble(t, func(t *testing.T, r *rig) {
+		r.cfg.Policy.Ordering, r.cfg.Policy.Retry.MaxAttempts = driver.Strict, 1
+		r.sink.handle = func(ctx context.Context, id string, _ int) error {
+			if id == "a0" {
+				return errDown
+			}
+			return wait(ctx, 10*time.Second)
+		}
+		r.script.add("a0", "a1", "a2")
+		r.start()
+		after(time.Second)
+		if got := r.drain(time.Minute); got.Finished != 2 || got.Released != 1 || r.sink.got() != "a1" || r.grave.ids() != "a0" {
+			t.Errorf("%+v, stored %q, dead %q", got, r.sink.got(), r.grave.ids())
+		}
+	})
+}
+
+func TestMessagesThatPanicAreParkedTogether(t *testing.T) {
+	bubble(t, func(t *testing.T, r *rig) {
+		r.cfg.Policy.BatchSize, r.cfg.Policy.Retry.MaxAttempts = 8, 1
+		r.sink.handle = func(_ context.Context, id string, _ int) error {
+			if id != "d0" {
+				panic(id)
+			}
+			return nil
+		}
+		r.script.add("a0", "b0", "d0")
+		r.start()
+		after(time.Hour)
+		if len(r.grave.ms) != 2 || r.sink.got() != "d0" {
+			t.Errorf("dead %q, stored %q", r.grave.ids(), r.sink.got())
+		}
+	})
+}
