@@ -69,7 +69,13 @@ func (c *Controller) applyOne(ctx context.Context, r plan.Resource, desired *uns
 				message: fmt.Sprintf("%s %s exists and was not made by Waybill for this %s: delete or rename it, or give the %s another name", live.GetKind(), live.GetName(), r.Kind, r.Kind)}
 		case live.GetDeletionTimestamp() != nil:
 			return &problem{class: waits, reason: v1alpha1.ReasonRollingOut, message: fmt.Sprintf("%s %s is being deleted and will be made anew", live.GetKind(), live.GetName())}
-		case inPlace(desired, live):
+		}
+		now, err := c.imageOf(ctx, r, desired, live)
+		if err != nil {
+			return err
+		}
+		desired.Object = now.Object // what is applied is also what the rollout is measured by
+		if inPlace(desired, live) {
 			return nil
 		}
 	}

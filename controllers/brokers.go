@@ -27,8 +27,8 @@ type Brokers interface {
 	Ensure(ctx context.Context, to Connection, o plan.Object) (changed bool, err error)
 	// Delete deletes an object of owner's. One that is not there is success; with onlyIfEmpty reason NotEmpty says that messages are left.
 	Delete(ctx context.Context, to Connection, o plan.Ref, owner string, onlyIfEmpty bool) error
-	// Messages counts what an object holds, of a Group its backlog; -1: the broker cannot say.
-	Messages(ctx context.Context, to Connection, o plan.Ref) (int64, error)
+	// Inspect looks at objects; the answers are in their order.
+	Inspect(ctx context.Context, to Connection, objects []plan.Ref) ([]State, error)
 	// Forget ends the session of a Broker that is gone.
 	Forget(broker types.NamespacedName)
 }
@@ -40,6 +40,15 @@ type Connection struct {
 	Key types.NamespacedName
 	// Version is another one when the Broker, its address or its credentials are: then an open session is of no use.
 	Version string
+}
+
+// State is what an object on a broker is like.
+type State struct {
+	Exists bool
+	// Owner is the mark that it bears; "" where there is none, or the broker has no place for one.
+	Owner string
+	// Messages that it holds, of a Group its backlog; -1: the broker cannot say.
+	Messages int64
 }
 
 // Found is what a probe found out.
@@ -114,6 +123,9 @@ func (c *Controller) ensure(ctx context.Context, f *facts) error {
 	for i, o := range f.verdict.owned {
 		changed, err := c.options.Brokers.Ensure(ctx, connections[i], o)
 		if err != nil {
+			if p := c.taken(ctx, connections[i], o, err); p != nil {
+				return p
+			}
 			return fmt.Errorf("%s %s on Broker %s: %w", o.Kind, o.Name, o.Broker, err)
 		}
 		if changed && before.what == what {

@@ -94,11 +94,11 @@ func (c *Controller) copySecrets(ctx context.Context, f *facts) error {
 			return err
 		}
 		wanted[m.To] = true
-		if err := c.copySecret(ctx, workload.Mirror(source, m, f.resource)); err != nil {
+		if err := c.copySecret(ctx, workload.Mirror(source, m, f.resource, f.verdict.uid)); err != nil {
 			return err
 		}
 	}
-	return c.dropCopies(ctx, f.resource, wanted)
+	return c.dropCopies(ctx, f, wanted)
 }
 
 func (c *Controller) copySecret(ctx context.Context, want *corev1.Secret) error {
@@ -129,10 +129,9 @@ func (c *Controller) copySecret(ctx context.Context, want *corev1.Secret) error 
 }
 
 // dropCopies deletes the copies of a Broker's Secrets that are not wanted.
-func (c *Controller) dropCopies(ctx context.Context, broker plan.Resource, wanted map[types.NamespacedName]bool) error {
+func (c *Controller) dropCopies(ctx context.Context, f *facts, wanted map[types.NamespacedName]bool) error {
 	var copies corev1.SecretList
-	labels := client.MatchingLabels{workload.LabelBrokerNamespace: broker.Namespace, workload.LabelBroker: broker.Name}
-	if err := c.client.List(ctx, &copies, labels, client.UnsafeDisableDeepCopy); err != nil {
+	if err := c.client.List(ctx, &copies, client.MatchingLabels(workload.MirrorLabels(f.resource, f.verdict.uid)), client.UnsafeDisableDeepCopy); err != nil {
 		return err
 	}
 	for i := range copies.Items {

@@ -77,6 +77,8 @@ type Controller struct {
 	left    prometheus.Counter
 	retry   workqueue.TypedRateLimiter[plan.Resource]
 
+	turns turns
+
 	mu      sync.Mutex
 	ensured map[plan.Resource]ensured
 	probed  map[plan.Resource]*Found
@@ -156,6 +158,7 @@ func (c *Controller) Reconcile(ctx context.Context, r plan.Resource) (reconcile.
 
 	f := &facts{resource: r, verdict: v}
 	if !o.GetDeletionTimestamp().IsZero() {
+		c.turnOver(r)
 		if f.leaving = asProblem(c.leave(ctx, k, o, f)); f.leaving == nil {
 			return reconcile.Result{}, nil // it may go
 		}
@@ -223,6 +226,7 @@ func (c *Controller) tell(ctx context.Context, k *kind, o client.Object, f *fact
 
 // forget drops what was remembered of a resource that is gone.
 func (c *Controller) forget(r plan.Resource) {
+	c.turnOver(r)
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	delete(c.ensured, r)
@@ -236,6 +240,7 @@ func (c *Controller) forget(r plan.Resource) {
 // make gives the resource everything it needs, or says what keeps it from having it.
 func (c *Controller) make(ctx context.Context, k *kind, o client.Object, f *facts) error {
 	if refusal(f.verdict) != nil {
+		c.turnOver(f.resource)
 		return nil // what it had when it was accepted goes on
 	}
 	var err error
@@ -260,6 +265,9 @@ func (c *Controller) make(ctx context.Context, k *kind, o client.Object, f *fact
 		}
 		if f.rollout, err = c.rollout(ctx, f.resource, f.set); err != nil {
 			return err
+		}
+		if f.rollout.complete() && imageIn(f.set) == c.options.Settings.WorkerImage {
+			c.turnOver(f.resource)
 		}
 	}
 	if f.resource.Kind == "Broker" {

@@ -58,7 +58,7 @@ func (c *Controller) leave(ctx context.Context, k *kind, o client.Object, f *fac
 			err = c.leaveObjects(ctx, k, o, f)
 		}
 		if err == nil && k.parts(o).deletion == v1alpha1.DeletionDelete {
-			err = c.dropKept(ctx, o, f)
+			err = c.dropCheckpoint(ctx, f)
 		}
 	}
 	if err != nil {
@@ -77,7 +77,7 @@ func (c *Controller) leaveBroker(ctx context.Context, f *facts) error {
 		}
 		return &problem{class: waits, reason: v1alpha1.ReasonInUse, message: "Waits for those that use it: " + names + "."}
 	}
-	if err := c.dropCopies(ctx, f.resource, nil); err != nil {
+	if err := c.dropCopies(ctx, f, nil); err != nil {
 		return err
 	}
 	c.options.Brokers.Forget(keyOf(f.resource))
@@ -129,7 +129,7 @@ func (c *Controller) leaveObjects(ctx context.Context, k *kind, o client.Object,
 		}
 	}
 	policy := k.parts(o).deletion
-	if policy == "" || policy == v1alpha1.DeletionRetain || len(own) == 0 {
+	if policy == "" || policy == v1alpha1.DeletionRetain || len(own)+len(f.verdict.unknown) == 0 {
 		return nil
 	}
 	// The object that is deleted now may have a successor of its name, made while an older leader still looks at its own cache.
@@ -141,6 +141,11 @@ func (c *Controller) leaveObjects(ctx context.Context, k *kind, o client.Object,
 		return nil
 	}
 	err := c.deleteObjects(ctx, own, policy)
+	if err == nil && len(f.verdict.unknown) > 0 {
+		err = &problem{class: waits, reason: v1alpha1.ReasonReferenceNotFound,
+			message: "What it refers to is gone, so nobody can tell where " + strings.Join(f.verdict.unknown, ", ") + " would have to be deleted."}
+		own = nil
+	}
 	if err == nil {
 		return nil
 	}
@@ -160,7 +165,7 @@ func (c *Controller) leaveObjects(ctx context.Context, k *kind, o client.Object,
 		p.again = min(left+time.Second, max(p.again, time.Second))
 		return p
 	}
-	c.leaveBehind(ctx, f, own, why, p)
+	c.leaveBehind(ctx, o, f, own, why, p)
 	return nil
 }
 
@@ -177,18 +182,23 @@ func (c *Controller) deleteObjects(ctx context.Context, own []plan.Object, polic
 	onlyIfEmpty := policy == v1alpha1.DeletionDeleteIfEmpty
 	if onlyIfEmpty {
 		for i, obj := range own {
-			n, err := c.options.Brokers.Messages(ctx, connections[i], obj.Ref)
+			states, err := c.options.Brokers.Inspect(ctx, connections[i], []plan.Ref{obj.Ref})
 			if err != nil {
 				return err
 			}
-			if n > 0 {
+			if n := states[0].Messages; n > 0 && (states[0].Owner == "" || states[0].Owner == obj.Owner) {
 				return &problem{class: waits, reason: v1alpha1.ReasonNotEmpty, again: 5 * drainPoll,
 					message: fmt.Sprintf("Waits until it is empty: %s %s has %d messages left. deletionPolicy Retain or Delete lets it go.", obj.Kind, obj.Name, n)}
 			}
 		}
 	}
 	for i, obj := range own {
-		if err := c.options.Brokers.Delete(ctx, connections[i], obj.Ref, obj.Owner, onlyIfEmpty); err != nil {
+		err := c.options.Brokers.Delete(ctx, connections[i], obj.Ref, obj.Owner, onlyIfEmpty)
+		if brokerReason(err) == v1alpha1.ReasonConflict {
+			log.FromContext(ctx).Info("Not deleted, for it belongs to another owner", "object", obj.Name, "broker", obj.Broker, "error", err.Error())
+			continue
+		}
+		if err != nil {
 			return fmt.Errorf("deleting %s %s on Broker %s: %w", obj.Kind, obj.Name, obj.Broker, err)
 		}
 	}
@@ -196,8 +206,12 @@ func (c *Controller) deleteObjects(ctx context.Context, own []plan.Object, polic
 }
 
 // leaveBehind tells what stays on the broker. Nothing can be written into a namespace that ends, so the event is on the Broker.
-func (c *Controller) leaveBehind(ctx context.Context, f *facts, own []plan.Object, why string, p *problem) {
-	c.left.Add(float64(len(own)))
+func (c *Controller) leaveBehind(ctx context.Context, o client.Object, f *facts, own []plan.Object, why string, p *problem) {
+	c.left.Add(float64(len(own) + len(f.verdict.unknown)))
+	for _, name := range f.verdict.unknown {
+		log.FromContext(ctx).Info("Left behind on a broker that cannot be told any more", "object", name, "why", why)
+		c.events.Eventf(o, nil, corev1.EventTypeWarning, "LeftBehind", "Delete", "%s was to be deleted and may still be there: what led to it is gone", name)
+	}
 	for _, obj := range own {
 		log.FromContext(ctx).Info("Left behind on the broker", "object", obj.Name, "broker", obj.Broker, "why", why, "error", p.Error())
 		if key, ok := brokerKey(obj.Broker); ok {
@@ -207,26 +221,18 @@ func (c *Controller) leaveBehind(ctx context.Context, f *facts, own []plan.Objec
 	}
 }
 
-// dropKept deletes what outlives the resource unless it is told not to.
-func (c *Controller) dropKept(ctx context.Context, o client.Object, f *facts) error {
-	if f.verdict.outcome.Plan == nil {
+// dropCheckpoint deletes what outlives a Poller unless it is told not to.
+func (c *Controller) dropCheckpoint(ctx context.Context, f *facts) error {
+	if f.resource.Kind != "Poller" {
 		return nil
 	}
-	set, err := c.build(o, f.verdict)
-	if err != nil {
+	checkpoint := new(unstructured.Unstructured) // by its name, for a Poller that is refused has no plan to tell of it
+	checkpoint.SetGroupVersionKind(configMapKind)
+	checkpoint.SetNamespace(f.resource.Namespace)
+	checkpoint.SetName(f.resource.Checkpoint())
+	live, err := c.live(ctx, checkpoint)
+	if err != nil || live == nil || !hasLabels(live, workload.SelectorLabels(f.resource)) {
 		return err
 	}
-	for _, kept := range set.Kept {
-		live, err := c.live(ctx, kept)
-		if err != nil {
-			return err
-		}
-		if live == nil || !hasLabels(live, workload.SelectorLabels(f.resource)) {
-			continue
-		}
-		if err := c.remove(ctx, live); err != nil {
-			return err
-		}
-	}
-	return nil
+	return c.remove(ctx, live)
 }

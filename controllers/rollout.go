@@ -26,8 +26,8 @@ type rollout struct {
 	wanted             int64
 	replicas           int64
 	updated, available int64
-	// stuck says what Kubernetes gave up on; "" while it goes on trying.
-	stuck string
+	// stuck says what Kubernetes gave up on; "" while it goes on trying. look is the kind of objects that tell more.
+	stuck, look string
 }
 
 // complete: every Pod that there is, and as many as there should be, runs the current template.
@@ -47,29 +47,39 @@ func (c *Controller) rollout(ctx context.Context, r plan.Resource, set *workload
 	if err := c.client.Get(ctx, client.ObjectKey{Namespace: r.Namespace, Name: set.Workload}, u); err != nil {
 		return rollout{}, client.IgnoreNotFound(err)
 	}
-	number := func(path ...string) int64 {
-		n, _, _ := unstructured.NestedInt64(u.Object, path...)
-		return n
-	}
-	state := rollout{
-		exists: true, generation: u.GetGeneration(), observed: number("status", "observedGeneration"), wanted: number("spec", "replicas"),
-		replicas: number("status", "replicas"), updated: number("status", "updatedReplicas"), available: number("status", "availableReplicas"),
-	}
+	state := rolloutOf(u)
+	state.current = false
 	for _, desired := range set.Owned {
 		if desired.GroupVersionKind() == u.GroupVersionKind() {
 			state.current = u.GetAnnotations()[workload.AnnotationApplied] == desired.GetAnnotations()[workload.AnnotationApplied] && contained(desired.Object, u.Object)
 		}
 	}
+	if state.stuck != "" {
+		state.stuck += "; kubectl describe " + state.look + " -l " + set.Selector + " says why"
+	}
+	return state, nil
+}
+
+// rolloutOf reads how far a Deployment or StatefulSet is on its own way.
+func rolloutOf(u *unstructured.Unstructured) rollout {
+	number := func(path ...string) int64 {
+		n, _, _ := unstructured.NestedInt64(u.Object, path...)
+		return n
+	}
+	state := rollout{
+		exists: true, current: true, generation: u.GetGeneration(), observed: number("status", "observedGeneration"), wanted: number("spec", "replicas"),
+		replicas: number("status", "replicas"), updated: number("status", "updatedReplicas"), available: number("status", "availableReplicas"),
+	}
 	conditions, _, _ := unstructured.NestedSlice(u.Object, "status", "conditions")
 	for _, e := range conditions {
 		switch cond, _ := e.(map[string]any); {
 		case cond["type"] == "ReplicaFailure" && cond["status"] == "True":
-			state.stuck = "Kubernetes refuses to create Pods; kubectl describe replicasets -l " + set.Selector + " says why"
+			state.stuck, state.look = "Kubernetes refuses to create Pods", "replicasets"
 		case cond["type"] == "Progressing" && cond["status"] == "False" && state.stuck == "":
-			state.stuck = "Pods do not become ready; kubectl describe pods -l " + set.Selector + " says why"
+			state.stuck, state.look = "Pods do not become ready", "pods"
 		}
 	}
-	return state, nil
+	return state
 }
 
 func workloadKind(r plan.Resource) schema.GroupVersionKind {

@@ -3,6 +3,7 @@ package controllers
 import (
 	"cmp"
 	"context"
+	"fmt"
 	"reflect"
 	"slices"
 	"sync"
@@ -41,8 +42,10 @@ type verdict struct {
 
 	outcome     compile.Outcome
 	diagnostics []compile.Diagnostic
-	// owned are the broker's objects that it makes; of one that is refused, those that it made when it was not.
-	owned []plan.Object
+	// owned are the broker's objects that it makes; of one that is refused, those that it made when it was not. unknown are the names of such
+	// as it made and of which nobody can tell any more where they are.
+	owned   []plan.Object
+	unknown []string
 	// secrets are those that it refers to and that exist.
 	secrets map[types.NamespacedName]secretFact
 	// copies of a Broker's Secrets are needed by resources in other namespaces.
@@ -138,8 +141,8 @@ func (w *world) compile(ctx context.Context) error {
 		object := objects[o.Resource]
 		v := &verdict{uid: object.GetUID(), generation: object.GetGeneration(), deleting: !object.GetDeletionTimestamp().IsZero(),
 			outcome: o, owned: o.Owned(), namespaceEnds: ending[o.Resource.Namespace]}
-		if old := before[o.Resource]; old != nil && old.uid == v.uid && o.Plan == nil {
-			v.owned = old.owned
+		if o.Plan == nil {
+			v.owned, v.unknown = made(w.kind(o.Resource.Kind).parts(object), &o, before[o.Resource], v.uid)
 		}
 		for _, name := range secretsOf(object) {
 			if f, ok := secrets[name]; ok {
@@ -171,6 +174,31 @@ func (w *world) compile(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// made are the broker objects of a resource that is refused now: those that are remembered, else those that its status names, which only the
+// operator writes. Where a resource that it refers to is gone too, a name is all that is left.
+func made(at parts, o *compile.Outcome, before *verdict, uid types.UID) (owned []plan.Object, unknown []string) {
+	if before != nil && before.uid == uid && len(before.owned) > 0 {
+		return before.owned, nil
+	}
+	if at.objects == nil {
+		return nil, nil
+	}
+	for _, told := range *at.objects {
+		i := slices.IndexFunc(o.Reserved, func(r plan.Object) bool { return r.Name == told.Name })
+		if i < 0 {
+			unknown = append(unknown, told.Kind+" "+told.Name)
+		} else {
+			owned = append(owned, o.Reserved[i])
+		}
+	}
+	return owned, unknown
+}
+
+// kind finds one of the kinds by its name.
+func (w *world) kind(name string) *kind {
+	return &w.kinds[slices.IndexFunc(w.kinds, func(k kind) bool { return k.name == name })]
 }
 
 // tellBrokers tells each Broker what others want of it.
@@ -235,6 +263,12 @@ func (w *world) snapshot(ctx context.Context) (in compile.Input, objects map[pla
 		if !n.DeletionTimestamp.IsZero() {
 			ending[n.Name] = true
 		}
+		if n.Name == metav1.NamespaceSystem {
+			in.Host = hostOf(n)
+		}
+	}
+	if in.Host == "" {
+		return in, nil, nil, nil, fmt.Errorf("there is no namespace %s, by whose UID broker objects are marked as this cluster's", metav1.NamespaceSystem)
 	}
 
 	if secrets, err = w.secrets.facts(ctx, wanted); err != nil {

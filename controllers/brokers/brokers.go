@@ -104,16 +104,20 @@ func (s *Sessions) Delete(ctx context.Context, to controllers.Connection, o plan
 	})
 }
 
-// Messages implements controllers.Brokers.
-func (s *Sessions) Messages(ctx context.Context, to controllers.Connection, o plan.Ref) (n int64, err error) {
+// Inspect implements controllers.Brokers.
+func (s *Sessions) Inspect(ctx context.Context, to controllers.Connection, objects []plan.Ref) (out []controllers.State, err error) {
+	refs := make([]driver.Ref, len(objects))
+	for i, o := range objects {
+		refs[i] = ref(o)
+	}
 	err = s.call(ctx, to, func(ctx context.Context, conn driver.Conn) error {
-		states, err := conn.Admin().Inspect(ctx, []driver.Ref{ref(o)})
-		if err == nil {
-			n = states[0].Messages
+		states, err := conn.Admin().Inspect(ctx, refs)
+		for _, s := range states {
+			out = append(out, controllers.State{Exists: s.Exists, Owner: s.Owner, Messages: s.Messages})
 		}
 		return err
 	})
-	return n, err
+	return out, err
 }
 
 func ref(r plan.Ref) driver.Ref { return driver.Ref{Kind: driver.Kind(r.Kind), Name: r.Name, Of: r.Of} }

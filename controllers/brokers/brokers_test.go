@@ -103,8 +103,8 @@ func TestObjectsAreMadeOnceKeptAndDeleted(t *testing.T) {
 			t.Fatalf("changed=%v %v", changed, err)
 		}
 	}
-	if n, err := s.Messages(ctx, to, o.Ref); err != nil || n != 0 {
-		t.Errorf("%d %v", n, err)
+	if states, err := s.Inspect(ctx, to, []plan.Ref{o.Ref}); err != nil || !states[0].Exists || states[0].Owner != o.Owner || states[0].Messages != 0 {
+		t.Errorf("%+v %v", states, err)
 	}
 	if err := s.Delete(ctx, to, o.Ref, "Topic/other/orders", false); reasonOf(t, err) != v1alpha1.ReasonConflict {
 		t.Error(err)

@@ -84,6 +84,41 @@ func setLabels(u *unstructured.Unstructured, labels map[string]string) {
 	u.SetLabels(all)
 }
 
+// Image is what the containers of a Deployment or StatefulSet run; "" for anything else.
+func Image(u *unstructured.Unstructured) string {
+	if c := containers(u); len(c) > 0 {
+		first, _ := c[0].(map[string]any)
+		image, _ := first["image"].(string)
+		return image
+	}
+	return ""
+}
+
+// WithImage is a Deployment or StatefulSet as it would have been built to run image.
+func WithImage(u *unstructured.Unstructured, image string) (*unstructured.Unstructured, error) {
+	u = u.DeepCopy()
+	for _, c := range containers(u) {
+		c.(map[string]any)["image"] = image
+	}
+	annotations := u.GetAnnotations()
+	delete(annotations, AnnotationApplied)
+	if len(annotations) == 0 {
+		annotations = nil // as it was when the object was built: the hash is over that
+	}
+	u.SetAnnotations(annotations)
+	var b builder
+	return b.sealed(u), b.err
+}
+
+func containers(u *unstructured.Unstructured) []any {
+	at := u.Object
+	for _, field := range []string{"spec", "template", "spec"} {
+		at, _ = at[field].(map[string]any)
+	}
+	list, _ := at["containers"].([]any)
+	return list
+}
+
 // sealed notes on the object what was applied. Being contained in the live object does not tell that a field was removed; this does.
 func (b *builder) sealed(u *unstructured.Unstructured) *unstructured.Unstructured {
 	data, err := json.Marshal(u.Object) // of maps: sorted

@@ -10,9 +10,10 @@ const (
 	// LabelKind and LabelName name the resource that an object was made for, in the object's own namespace.
 	LabelKind = "waybill.dev/kind"
 	LabelName = "waybill.dev/name"
-	// LabelBrokerNamespace and LabelBroker are on a Secret that was copied from the namespace of a Broker.
+	// LabelBrokerNamespace, LabelBroker and LabelBrokerUID are on a Secret that was copied from the namespace of a Broker.
 	LabelBrokerNamespace = "waybill.dev/broker-namespace"
 	LabelBroker          = "waybill.dev/broker"
+	LabelBrokerUID       = "waybill.dev/broker-uid"
 	// AnnotationPlan on a Pod template, and so on its Pods and ReplicaSets, is the hash of the plan that they run.
 	AnnotationPlan = "waybill.dev/plan"
 	// AnnotationApplied is a hash of the object as it was applied. Where the live object bears another one, or lacks a field of the desired

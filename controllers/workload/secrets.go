@@ -6,6 +6,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/waybill-dev/waybill/api/v1alpha1"
 	"github.com/waybill-dev/waybill/runtime/compile"
@@ -88,8 +89,9 @@ func RotateBrokerCredentials(old *corev1.Secret, password string) *corev1.Secret
 }
 
 // Mirror is a Broker's Secret as the workers of another namespace find it. An ownerReference cannot lead to another namespace: its labels say
-// whose it is, and it is removed when no Set there needs it, or when the Broker admits the namespace no more.
-func Mirror(source *corev1.Secret, m compile.Mirror, broker plan.Resource) *corev1.Secret {
+// whose it is (the UID, too: a Secret that a stranger labelled by hand, or one of an earlier Broker of this name, is not taken for it), and it
+// is removed when no Set there needs it, or when the Broker admits the namespace no more.
+func Mirror(source *corev1.Secret, m compile.Mirror, broker plan.Resource, uid types.UID) *corev1.Secret {
 	data := make(map[string][]byte, len(source.Data))
 	for k, v := range source.Data {
 		if k != plan.PreviousPasswordKey { // only the server reads it
@@ -97,10 +99,15 @@ func Mirror(source *corev1.Secret, m compile.Mirror, broker plan.Resource) *core
 		}
 	}
 	labels := map[string]string{"app.kubernetes.io/name": "waybill", LabelManagedBy: ManagedBy}
-	maps.Copy(labels, map[string]string{LabelBrokerNamespace: broker.Namespace, LabelBroker: broker.Name})
+	maps.Copy(labels, MirrorLabels(broker, uid))
 	return &corev1.Secret{
 		ObjectMeta: metav1.ObjectMeta{Namespace: m.To.Namespace, Name: m.To.Name, Labels: labels},
 		Type:       source.Type,
 		Data:       data,
 	}
+}
+
+// MirrorLabels pick the copies of a Broker's Secrets.
+func MirrorLabels(broker plan.Resource, uid types.UID) map[string]string {
+	return map[string]string{LabelBrokerNamespace: broker.Namespace, LabelBroker: broker.Name, LabelBrokerUID: string(uid)}
 }

@@ -56,9 +56,9 @@ func TestCredentialsOfAnEmbeddedBroker(t *testing.T) {
 		t.Errorf("after a rotation: %v, before: %v", next.Data, s.Data)
 	}
 	m := compile.Mirror{From: types.NamespacedName{Namespace: "shop", Name: "main-broker"}, To: types.NamespacedName{Namespace: "team", Name: "waybill.shop.main-broker"}}
-	copied := Mirror(next, m, plan.Resource{Kind: "Broker", Namespace: "shop", Name: "main"})
+	copied := Mirror(next, m, plan.Resource{Kind: "Broker", Namespace: "shop", Name: "main"}, "1-2-3")
 	if copied.Namespace != "team" || copied.Name != m.To.Name || string(copied.Data["password"]) != "word" || copied.Data[plan.PreviousPasswordKey] != nil ||
-		copied.Labels[LabelBroker] != "main" || copied.Labels[LabelBrokerNamespace] != "shop" || len(copied.OwnerReferences) != 0 {
+		copied.Labels[LabelBroker] != "main" || copied.Labels[LabelBrokerNamespace] != "shop" || copied.Labels[LabelBrokerUID] != "1-2-3" || len(copied.OwnerReferences) != 0 {
 		t.Errorf("the copy is %v", copied)
 	}
 	b.Spec.SecretRef = &v1alpha1.SecretReference{Name: "own"}

@@ -59,7 +59,7 @@ func (c *compiler) declare(ch *channel, kind string, ref v1alpha1.ResourceRefere
 	} else {
 		checkExternal(ch.subject, b, external)
 	}
-	ch.object = plan.Object{Ref: b.ref(kind, name), Owner: ch.resource.String(), External: external != ""}
+	ch.object = plan.Object{Ref: b.ref(kind, name), Owner: c.mark(ch.resource), External: external != ""}
 	if !b.waiting {
 		if most := b.maxMessageBytes(); int64(ch.maxMessageBytes) > most {
 			ch.refuse("spec.maxMessageBytes", v1alpha1.ReasonNotSupported,

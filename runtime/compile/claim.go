@@ -63,7 +63,7 @@ func (c *compiler) claims() {
 				continue
 			}
 			adopted[what] = m.subject
-			adopt(m, con)
+			c.adopt(m, con)
 			continue
 		}
 		add(m.subject, m.broker, "", m.object.Name, external)
@@ -93,8 +93,8 @@ func (c *compiler) claims() {
 }
 
 // adopt lets a Mailbox read the dead letter that a consumer makes: the object stays the consumer's, and is as the Mailbox says.
-func adopt(m *channel, con *consumer) {
-	m.object.Owner, m.object.External, m.object.MaxMessageBytes = con.resource.String(), false, 0
+func (c *compiler) adopt(m *channel, con *consumer) {
+	m.object.Owner, m.object.External, m.object.MaxMessageBytes = c.mark(con.resource), false, 0
 	dead := m.object
 	dead.Broker = con.dead.Broker // two Brokers may lead to one server
 	con.dead = &dead

@@ -35,6 +35,10 @@ type Input struct {
 	// Features are what probes found, by Broker. One that is not in it is as its status says, else as Unprobed says.
 	Features map[types.NamespacedName]v1alpha1.BrokerFeatures
 	Unprobed Unprobed
+
+	// Host is who makes the broker objects, a cluster or a laptop, and stands first in their owner marks: the same resource declared
+	// elsewhere is another one. Empty: marks without it.
+	Host string
 }
 
 // Unprobed says what to take a broker for that nobody has probed.
@@ -61,6 +65,9 @@ type Outcome struct {
 	// Plan is nil when the resource is refused, and for a Broker, which runs nothing. Its Objects are all that must exist, those of other
 	// resources included; Owned has this one's.
 	Plan *plan.Plan
+	// Reserved are the broker objects that it makes once it has a plan, as far as they can be told: also those of a refused one, which may
+	// have made them before it was.
+	Reserved []plan.Object
 	// Canonical are the plan's canonical bytes.
 	Canonical []byte
 	// Effective is also there for a resource that is refused only because this build cannot run its broker.
@@ -74,6 +81,8 @@ type Outcome struct {
 	// Connection is how a Broker is administered: as plans of its own namespace reach it, but with adminSecretRef where there is one. Nil for
 	// other kinds, and for a Broker with faults.
 	Connection *plan.Broker
+
+	mark string
 }
 
 // Owned returns the broker objects that the resource itself makes.
@@ -81,9 +90,13 @@ func (o *Outcome) Owned() []plan.Object {
 	if o.Plan == nil {
 		return nil
 	}
+	return ownedBy(o.mark, o.Plan.Objects)
+}
+
+func ownedBy(mark string, objects []plan.Object) []plan.Object {
 	var own []plan.Object
-	for _, obj := range o.Plan.Objects {
-		if obj.Owner == o.Resource.String() {
+	for _, obj := range objects {
+		if obj.Owner == mark {
 			own = append(own, obj)
 		}
 	}
@@ -148,6 +161,14 @@ type compiler struct {
 
 	consumers  []*consumer // oldest first
 	consumerOf map[*subject]*consumer
+}
+
+// mark is how a resource signs the broker objects that it makes.
+func (c *compiler) mark(r plan.Resource) string {
+	if c.in.Host == "" {
+		return r.String()
+	}
+	return c.in.Host + "/" + r.String()
 }
 
 // item is a declared object and its subject.

@@ -182,7 +182,7 @@ func (c *compiler) own() {
 		if src.topic != nil {
 			name := or(con.external, names.object(prefix, con.resource))
 			con.group = &plan.Object{
-				Ref: b.ref("Group", name), Owner: con.resource.String(), External: con.external != "",
+				Ref: b.ref("Group", name), Owner: c.mark(con.resource), External: con.external != "",
 				Ordering: string(or(con.ordering, defaultOrdering)), AckWait: con.ackWait, Start: startOf(con.startFrom),
 			}
 			con.group.Of = src.object.Name
@@ -192,7 +192,7 @@ func (c *compiler) own() {
 		if con.parks && reader && con.deadLetter == nil {
 			// It takes whatever the broker takes, so that no message is too large for it.
 			con.dead = &plan.Object{
-				Ref: b.ref("Queue", names.object(prefix, con.resource, "dead")), Owner: con.resource.String(),
+				Ref: b.ref("Queue", names.object(prefix, con.resource, "dead")), Owner: c.mark(con.resource),
 				Ordering: string(v1alpha1.OrderingNone), AckWait: plan.Duration(defaultAckWait),
 			}
 		}

@@ -35,7 +35,7 @@ func (c *compiler) result() Result {
 
 	var res Result
 	for _, s := range c.subjects {
-		out := Outcome{Resource: s.resource, Paused: s.paused}
+		out := Outcome{Resource: s.resource, Paused: s.paused, Reserved: c.reserved(s), mark: c.mark(s.resource)}
 		if len(s.diags) == 0 {
 			out.Effective, out.DeadLetter, out.Mirrors = s.effective, s.dead, s.mirrors
 			out.Connection = c.administered(s)
@@ -52,6 +52,24 @@ func (c *compiler) result() Result {
 	}
 	slices.SortFunc(res.Diagnostics, compareDiagnostics)
 	return res
+}
+
+// reserved are a resource's own objects.
+func (c *compiler) reserved(s *subject) []plan.Object {
+	var all []plan.Object
+	for _, ch := range []*channel{c.topics[key(s.resource)], c.mailboxes[key(s.resource)]} {
+		if ch != nil && ch.subject == s && ch.broker != nil {
+			all = append(all, ch.object)
+		}
+	}
+	if con := c.consumerOf[s]; con != nil {
+		for _, o := range []*plan.Object{con.group, con.dead} {
+			if o != nil {
+				all = append(all, *o)
+			}
+		}
+	}
+	return inOrder(ownedBy(c.mark(s.resource), all))
 }
 
 // unready says of whom the broker is not one that could run now, although nothing is wrong with the declaration.

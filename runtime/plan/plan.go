@@ -89,7 +89,7 @@ type Ref struct {
 // Object is a broker object to be made and kept true.
 type Object struct {
 	Ref
-	Owner           string   `json:"owner"` // NAMESPACE/NAME with the kind in front: "Topic/default/orders"
+	Owner           string   `json:"owner"` // KIND/NAMESPACE/NAME, behind the host that made it and a slash where there is one: "Topic/default/orders"
 	External        bool     `json:"external,omitempty"`
 	Partitions      int      `json:"partitions,omitempty"`
 	MaxAge          Duration `json:"maxAge,omitempty"`

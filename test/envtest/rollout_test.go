@@ -154,7 +154,7 @@ var _ = Describe("An object that belongs to somebody else", func() {
 		Expect(err).NotTo(HaveOccurred())
 		defer conn.Close(context.Background())
 		ref := driver.Ref{Kind: driver.Topic, Name: namespace + "_orders"}
-		Expect(conn.Admin().Delete(ctx, ref, "Topic/"+namespace+"/orders", false)).To(Succeed())
+		Expect(conn.Admin().Delete(ctx, ref, mark(ctx, "Topic", namespace, "orders"), false)).To(Succeed())
 		Eventually(func() bool { return onBroker(ctx, ref).Exists }).Should(BeTrue())
 		Eventually(func(g Gomega) {
 			var events corev1.EventList

@@ -1,0 +1,145 @@
+package controllers
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"sync"
+
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/waybill-dev/waybill/api/v1alpha1"
+	"github.com/waybill-dev/waybill/controllers/workload"
+	"github.com/waybill-dev/waybill/runtime/plan"
+)
+
+// rollAtOnce is how many resources change to another worker image at a time. A new release of the operator brings a new image for all of them,
+// and to replace every Pod of a cluster at once would be an outage of its own; an image that does not run stops after so many.
+const rollAtOnce = 20
+
+// turns says whose Pods may change to another image now. A turn ends when the rollout is complete, and not when Kubernetes gives up on it: what
+// is wrong with the image would be wrong with the next ones. Who was not complete before needs no turn, for it has nothing to lose, and so no
+// resource with a fault of its own holds up others.
+type turns struct {
+	mu     sync.Mutex
+	held   map[plan.Resource]bool
+	queue  []plan.Resource
+	seeded bool
+}
+
+// take reports whether r has a turn or gets one; else it is in the queue. seed, asked once, names those that were on their way when this
+// process began.
+func (t *turns) take(r plan.Resource, seed func() ([]plan.Resource, error)) (bool, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if !t.seeded {
+		rolling, err := seed()
+		if err != nil {
+			return false, err
+		}
+		t.held, t.seeded = map[plan.Resource]bool{}, true
+		for _, r := range rolling {
+			t.held[r] = true
+		}
+	}
+	if t.held[r] {
+		return true, nil
+	}
+	at := slices.Index(t.queue, r)
+	if free := rollAtOnce - len(t.held); free <= 0 || at >= free || at < 0 && len(t.queue) >= free {
+		if at < 0 {
+			t.queue = append(t.queue, r)
+		}
+		return false, nil
+	}
+	t.drop(r)
+	t.held[r] = true
+	return true, nil
+}
+
+// done ends the turn of r, or its wait for one, and names those whose it may be now.
+func (t *turns) done(r plan.Resource) []plan.Resource {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.drop(r)
+	delete(t.held, r)
+	return slices.Clone(t.queue[:min(len(t.queue), max(rollAtOnce-len(t.held), 0))])
+}
+
+func (t *turns) drop(r plan.Resource) {
+	t.queue = slices.DeleteFunc(t.queue, func(q plan.Resource) bool { return q == r })
+}
+
+// waits reports whether r is in the queue.
+func (t *turns) waits(r plan.Resource) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return slices.Contains(t.queue, r)
+}
+
+// counts are those that roll and those that wait.
+func (t *turns) counts() (rolling, waiting int) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return len(t.held), len(t.queue)
+}
+
+// turnOver lets the next ones have their turn.
+func (c *Controller) turnOver(r plan.Resource) {
+	for _, next := range c.turns.done(r) {
+		c.world.wake(next)
+	}
+}
+
+// imageOf is desired, with the image that runs while it is not the resource's turn to change it: all else that is declared goes on at once. But
+// for the plan, which an older worker might not understand: that waits too.
+func (c *Controller) imageOf(ctx context.Context, r plan.Resource, desired, live *unstructured.Unstructured) (*unstructured.Unstructured, error) {
+	runs := workload.Image(live)
+	if runs == "" || runs == workload.Image(desired) || !rolloutOf(live).complete() && !c.turns.waits(r) {
+		return desired, nil
+	}
+	ok, err := c.turns.take(r, func() ([]plan.Resource, error) { return c.rolling(ctx) })
+	switch {
+	case err != nil || ok:
+		return desired, err
+	case planOf(live) != planOf(desired):
+		return nil, &problem{class: waits, reason: v1alpha1.ReasonRollingOut,
+			message: fmt.Sprintf("Waits for its turn: %d resources at a time change to another worker image, and the new plan needs the new one.", rollAtOnce)}
+	}
+	return workload.WithImage(desired, runs)
+}
+
+// rolling are the resources whose Pods are on their way to the current image, but those that Kubernetes has given up on.
+func (c *Controller) rolling(ctx context.Context) ([]plan.Resource, error) {
+	var out []plan.Resource
+	for _, kind := range []string{deploymentKind.Kind, statefulSetKind.Kind} {
+		list := new(unstructured.UnstructuredList)
+		list.SetGroupVersionKind(deploymentKind.GroupVersion().WithKind(kind + "List"))
+		if err := c.client.List(ctx, list, client.UnsafeDisableDeepCopy); err != nil {
+			return nil, err
+		}
+		for i := range list.Items {
+			o := &list.Items[i]
+			if state := rolloutOf(o); workload.Image(o) == c.options.Settings.WorkerImage && !state.complete() && state.stuck == "" {
+				out = append(out, plan.Resource{Kind: o.GetLabels()[workload.LabelKind], Namespace: o.GetNamespace(), Name: o.GetLabels()[workload.LabelName]})
+			}
+		}
+	}
+	return out, nil
+}
+
+// imageIn is the image that a Set's Pods run.
+func imageIn(set *workload.Set) string {
+	for _, u := range set.Owned {
+		if image := workload.Image(u); image != "" {
+			return image
+		}
+	}
+	return ""
+}
+
+func planOf(u *unstructured.Unstructured) string {
+	plan, _, _ := unstructured.NestedString(u.Object, "spec", "template", "metadata", "annotations", workload.AnnotationPlan)
+	return plan
+}
