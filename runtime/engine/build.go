@@ -14,6 +14,7 @@ import (
 	"github.com/waybill-dev/waybill/runtime/reply"
 	"github.com/waybill-dev/waybill/runtime/sink"
 	"github.com/waybill-dev/waybill/runtime/step"
+	"github.com/waybill-dev/waybill/runtime/tracing"
 )
 
 // build makes the parts of a plan. Its brokers may still be away. An error is the plan's fault, or the host's: trying again does not help.
@@ -93,7 +94,7 @@ func (u *unit) buildFlow(p *plan.Flow) (*flow.Flow, error) {
 	source := u.mustBroker(p.Source.Object.Broker)
 	requesters := u.engine.desks.sender(source, u.plan.Resource.Namespace)
 
-	var stages []flow.Stage
+	stages := u.engine.host.Tracing.Handling(u.plan.Resource, u.destination(p.Source.Object, p.Source.Group))
 	for _, s := range p.Steps {
 		stage, err := step.New(s, step.Deps{Client: u.engine.host.Outbound, Namespace: u.plan.Resource.Namespace})
 		if err != nil {
@@ -184,6 +185,8 @@ func (u *unit) buildSink(p *plan.Flow, requesters *reply.Sender) ([]flow.Stage, 
 		return []flow.Stage{stage}, err
 	case s.Reply != nil:
 		return []flow.Stage{sink.NewReply(requesters)}, nil
+	case s.Postgres != nil:
+		return u.buildRows(s.Postgres)
 	}
 	return nil, fmt.Errorf("the plan of %s has no sink that this worker knows", u.plan.Resource)
 }
@@ -191,6 +194,17 @@ func (u *unit) buildSink(p *plan.Flow, requesters *reply.Sender) ([]flow.Stage, 
 func (u *unit) outlet(r plan.Ref) sink.Outlet {
 	b := u.mustBroker(r.Broker)
 	return sink.Outlet{Publisher: b.Publisher(ref(r)), Class: b.Class}
+}
+
+// destination is a broker object as traces name it.
+func (u *unit) destination(r plan.Ref, group string) tracing.Destination {
+	d := tracing.Destination{Name: r.Name, Group: group}
+	for _, b := range u.plan.Brokers {
+		if b.Name == r.Broker {
+			d.Protocol = b.Protocol
+		}
+	}
+	return d
 }
 
 func (u *unit) buildPoller(p *plan.Poller) (*poll.Poller, error) {
@@ -201,7 +215,7 @@ func (u *unit) buildPoller(p *plan.Poller) (*poll.Poller, error) {
 	return poll.New(*p, poll.Deps{
 		Client:     u.engine.host.Outbound,
 		Namespace:  u.plan.Resource.Namespace,
-		Publisher:  u.mustBroker(p.To.Broker).Publisher(ref(p.To)),
+		Publisher:  u.engine.host.Tracing.Publisher(u.mustBroker(p.To.Broker).Publisher(ref(p.To)), u.plan.Resource, u.destination(p.To, "")),
 		Checkpoint: store,
 		Log:        u.log,
 	})

@@ -8,10 +8,12 @@ import (
 	"github.com/waybill-dev/waybill/runtime/broker"
 	"github.com/waybill-dev/waybill/runtime/broker/driver"
 	"github.com/waybill-dev/waybill/runtime/reply"
+	"github.com/waybill-dev/waybill/runtime/tracing"
 )
 
 // desks keeps one reply.Desk, and so one inbox, and one reply.Sender for each connection and namespace.
 type desks struct {
+	tracing *tracing.Tracer
 	mu      sync.Mutex
 	open    map[desk]*reply.Desk
 	senders map[desk]*reply.Sender
@@ -22,8 +24,8 @@ type desk struct {
 	namespace string
 }
 
-func newDesks() *desks {
-	return &desks{open: map[desk]*reply.Desk{}, senders: map[desk]*reply.Sender{}}
+func newDesks(t *tracing.Tracer) *desks {
+	return &desks{tracing: t, open: map[desk]*reply.Desk{}, senders: map[desk]*reply.Sender{}}
 }
 
 func (d *desks) sender(b *broker.Broker, namespace string) *reply.Sender {
@@ -31,7 +33,7 @@ func (d *desks) sender(b *broker.Broker, namespace string) *reply.Sender {
 	defer d.mu.Unlock()
 	id := desk{b, namespace}
 	if d.senders[id] == nil {
-		d.senders[id] = reply.NewSender(namespace, b.Reply)
+		d.senders[id] = reply.NewSender(namespace, d.tracing.Reply(b.Reply))
 	}
 	return d.senders[id]
 }

@@ -16,6 +16,7 @@ import (
 	"github.com/waybill-dev/waybill/runtime/outbound"
 	"github.com/waybill-dev/waybill/runtime/plan"
 	"github.com/waybill-dev/waybill/runtime/secret"
+	"github.com/waybill-dev/waybill/runtime/tracing"
 )
 
 // Host is what differs between a Pod and a laptop.
@@ -33,7 +34,9 @@ type Host struct {
 	Outbound *outbound.Client
 	// Administer makes the engine create the broker objects of its plans, as a laptop needs it. In a cluster the operator does.
 	Administer bool
-	Log        *slog.Logger
+	// Tracing makes spans of what happens to messages; nil: nobody reads them.
+	Tracing *tracing.Tracer
+	Log     *slog.Logger
 }
 
 // Engine runs plans. It is made by New, started once and drained once.
@@ -42,6 +45,8 @@ type Engine struct {
 	conns  *connections
 	desks  *desks
 	router router
+
+	backlogs backlogs
 
 	ctx    context.Context // ends when everything is to stop at once
 	cancel context.CancelFunc
@@ -59,7 +64,7 @@ func New(host Host) *Engine {
 	e := &Engine{
 		host:   host,
 		conns:  newConnections(host),
-		desks:  newDesks(),
+		desks:  newDesks(host.Tracing),
 		router: router{routes: map[string]http.Handler{}},
 	}
 	e.ctx, e.cancel = context.WithCancel(context.Background())

@@ -37,6 +37,7 @@ type Status struct {
 
 	// What the counts were taken from; nil where the resource has no such part.
 	Gateway *gateway.Stats `json:"-"`
+	Answers map[int]uint64 `json:"-"` // of its gateway, by HTTP status
 	Flow    *flow.Stats    `json:"-"`
 	Poller  *poll.Stats    `json:"-"`
 }
@@ -64,7 +65,7 @@ func (u *unit) status() Status {
 		below, _ := u.plan.Served()
 		s.Path = u.engine.host.Base(u.plan.Resource) + below
 		g := p.gateway.Stats()
-		s.Gateway = &g
+		s.Gateway, s.Answers = &g, u.answers.counts()
 		switch {
 		case u.plan.Topic != nil:
 			s.Counts.In = u.engine.conns.stored(u.plan.Topic.Object)

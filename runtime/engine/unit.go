@@ -35,6 +35,8 @@ type unit struct {
 
 	database database // where the plan has one
 
+	answers answers // of its gateway
+
 	mu      sync.Mutex
 	state   State
 	message string
@@ -86,7 +88,7 @@ func (u *unit) launch(ctx context.Context) {
 	u.parts = p
 	u.mu.Unlock()
 	if p.gateway != nil {
-		u.engine.router.add(u.engine.host.Base(u.plan.Resource), p.gateway)
+		u.engine.router.add(u.engine.host.Base(u.plan.Resource), u.observed(p.gateway))
 	}
 
 	first, cancel := context.WithTimeout(ctx, startTimeout)

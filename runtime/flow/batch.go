@@ -57,6 +57,16 @@ type Input struct {
 	// Reached is set by a stage that dropped the input although a destination had taken it: an answer without content. The breaker then
 	// knows that the destination is well.
 	Reached bool
+	// Context is what is to be done under for this input, where a stage has set one: that of a trace. Ask Batch.Context.
+	Context context.Context
+}
+
+// Context is what the work for an input is to be done under: ctx, or what a stage has made of it for this one.
+func (b *Batch) Context(ctx context.Context, input int) context.Context {
+	if own := b.Inputs[input].Context; own != nil {
+		return own
+	}
+	return ctx
 }
 
 // errHeld marks an input that was not attempted because one before it in its lane failed. Nothing is counted.

@@ -23,6 +23,9 @@ const (
 	Loop              Reason = "Loop"              // it went through more than MaxHops flows
 )
 
+// Reasons are all of them.
+var Reasons = [...]Reason{Terminal, AttemptsExhausted, Rejected, CrashLoop, Loop}
+
 // MaxHops is how many flows may carry one message on.
 const MaxHops = 16
 

@@ -25,6 +25,9 @@ const (
 	Stopped          State = "Stopped"
 )
 
+// States are all of them.
+var States = [...]State{Starting, Running, SourceDown, DestinationDown, Retrying, DeadLetterDown, RetryWindowFull, BlockedPartition, BlockedKeys, PositionLost, Draining, Stopped}
+
 // Stats is a snapshot. The counters only grow.
 type Stats struct {
 	State  State

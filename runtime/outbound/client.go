@@ -46,11 +46,14 @@ type Config struct {
 	Guard *Guard
 	// IdleConnsPerHost are kept open to one host; 0: 1024. Below the number of calls at once, connections are opened and closed all the time.
 	IdleConnsPerHost int
+	// Wrap, where set, puts something around what sends the requests: for traces.
+	Wrap func(http.RoundTripper) http.RoundTripper
 }
 
 // Client calls HTTP servers. It is safe for concurrent use; a process has one.
 type Client struct {
 	transport *http.Transport
+	send      http.RoundTripper // transport, wrapped
 	secrets   secret.Store
 	service   func(plan.Service) (string, error)
 }
@@ -67,7 +70,7 @@ func New(cfg Config) *Client {
 	if cfg.Guard != nil {
 		dialer.ControlContext = cfg.Guard.control
 	}
-	return &Client{
+	c := &Client{
 		secrets: cfg.Secrets,
 		service: cfg.Service,
 		transport: &http.Transport{
@@ -81,6 +84,10 @@ func New(cfg Config) *Client {
 			HTTP2:                  &http.HTTP2Config{SendPingTimeout: 30 * time.Second, PingTimeout: 10 * time.Second},
 		},
 	}
+	if c.send = c.transport; cfg.Wrap != nil {
+		c.send = cfg.Wrap(c.send)
+	}
+	return c
 }
 
 // Close closes the connections that are idle. Calls in flight go on.
@@ -175,7 +182,7 @@ func (c *Client) Do(ctx context.Context, r *Request) (*Response, error) {
 	var seen progress
 	call, cancel := context.WithTimeout(httptrace.WithClientTrace(ctx, seen.trace()), timeout)
 	defer cancel()
-	answer, err := c.transport.RoundTrip(r.http(call))
+	answer, err := c.send.RoundTrip(r.http(call))
 	if err != nil {
 		return nil, seen.fault(ctx, call, r, timeout, err)
 	}

@@ -205,6 +205,7 @@ func (p *Poller) Run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	p.count(func(s *Stats) { s.Due = time.Now() })
 	failures := 0
 	for ctx.Err() == nil {
 		err := p.poll(ctx)

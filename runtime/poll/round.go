@@ -67,7 +67,7 @@ func (p *Poller) page(ctx context.Context, refused **failure) (more bool, err er
 		return false, sourceFailure(ctx, err)
 	}
 	if a.notModified {
-		p.count(func(s *Stats) { s.NotModified++ })
+		p.count(func(s *Stats) { s.NotModified++; s.Rounds++ })
 		p.st.At = nil
 		return false, nil
 	}
@@ -295,5 +295,6 @@ func (p *Poller) complete(ctx context.Context, end *position) error {
 		clear(p.published)
 	}
 	st.At = nil
+	p.count(func(s *Stats) { s.Rounds++ })
 	return checkpointFailure(ctx, p.keep.save(ctx, st))
 }

@@ -27,6 +27,7 @@ const (
 // Stats is what a poller has done since it was started.
 type Stats struct {
 	Polls       int64 `json:"polls"`       // that were answered
+	Rounds      int64 `json:"rounds"`      // that came to their last page
 	NotModified int64 `json:"notModified"` // of these, with 304
 	Pages       int64 `json:"pages"`
 	Items       int64 `json:"items"` // on these pages
@@ -38,6 +39,8 @@ type Stats struct {
 	LastError   string    `json:"lastError,omitempty"`
 	LastSuccess time.Time `json:"lastSuccess,omitzero"`
 	Next        time.Time `json:"next,omitzero"`
+	// Due is when the poll was due that has not succeeded yet: it lies in the future while all is well.
+	Due time.Time `json:"due,omitzero"`
 }
 
 // Stats is a snapshot.
@@ -59,6 +62,9 @@ func (p *Poller) settle(f *failure, next time.Time) {
 	defer p.mu.Unlock()
 	was := p.stats.Reason
 	p.stats.Next = next
+	if f == nil || f.reason == ItemRefused && p.plan.Detect != cursor { // behind a refused item a cursor does not move
+		p.stats.Due = next
+	}
 	if f == nil {
 		p.stats.Polls++
 		p.stats.Reason, p.stats.LastError, p.stats.LastSuccess = "", "", time.Now()

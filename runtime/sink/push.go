@@ -125,6 +125,7 @@ func laneEvents(events []flow.Event, laneOf func(input int) int) [][]flow.Event 
 
 // one sends one event and does with the answer what is to be done before the input is.
 func (s *push) one(ctx context.Context, b *flow.Batch, e *flow.Event) error {
+	ctx = b.Context(ctx, e.Input)
 	request := &b.Inputs[e.Input].Delivery.Message
 	target := &s.silent
 	if s.response == toTopic || s.response == requester && reply.Wants(request) == reply.Reply {

@@ -19,7 +19,7 @@ func (r replier) Process(ctx context.Context, b *flow.Batch) {
 	for i := range b.Events {
 		e := &b.Events[i]
 		// The address is the request's own: what the steps made of its attributes does not matter.
-		if err := sendReply(ctx, r.sender, &b.Inputs[e.Input].Delivery.Message, e.Message); err != nil {
+		if err := sendReply(b.Context(ctx, e.Input), r.sender, &b.Inputs[e.Input].Delivery.Message, e.Message); err != nil {
 			b.Fail(e.Input, err)
 		}
 	}

@@ -34,7 +34,7 @@ func (c *call) Process(ctx context.Context, b *flow.Batch) {
 		}
 		select {
 		case c.turns <- struct{}{}:
-			answers[i], errs[i] = c.client.Send(ctx, c.target, &b.Events[i].Message)
+			answers[i], errs[i] = c.client.Send(b.Context(ctx, b.Events[i].Input), c.target, &b.Events[i].Message)
 			<-c.turns
 		case <-ctx.Done():
 			errs[i] = ctx.Err()

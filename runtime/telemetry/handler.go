@@ -16,10 +16,7 @@ import (
 // (Prometheus) and /status (JSON: what each resource does and has counted, and which content of their Secrets the connections use);
 // everything else goes to next, which may be nil.
 func Handler(e *engine.Engine, next http.Handler) http.Handler {
-	registry := prometheus.NewRegistry()
-	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), &collector{e})
-
-	metrics := promhttp.HandlerFor(registry, promhttp.HandlerOpts{})
+	metrics := promhttp.HandlerFor(registered(e), promhttp.HandlerOpts{})
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch path := r.URL.Path; path {
 		case "/healthz", "/readyz", "/metrics", "/status":
@@ -54,6 +51,13 @@ func Handler(e *engine.Engine, next http.Handler) http.Handler {
 			next.ServeHTTP(w, r)
 		}
 	})
+}
+
+// registered are all the metrics of a process that runs e.
+func registered(e *engine.Engine) *prometheus.Registry {
+	r := prometheus.NewRegistry()
+	r.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), collectors.NewBuildInfoCollector(), &collector{e})
+	return r
 }
 
 func plain(w http.ResponseWriter, status int, text string) {

@@ -3,6 +3,7 @@ package contract
 import (
 	"context"
 	"net/http"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -205,8 +206,8 @@ func TestAnEndpointsLimits(t *testing.T) {
 		t.Fatalf("%d were taken in %s, with 5 a second and a burst of 5", taken, time.Since(began))
 	}
 	eventually(t, "the limit to let through again", func() bool { return post(t, slow, "x").status == http.StatusAccepted })
-	if got := p.counts(t, "waybill_gateway_refused_total", "slow"); got < 5 {
-		t.Fatalf("%v refused", got)
+	if got := metric(t, p, "Endpoint", "slow", `waybill_gateway_requests_total{code="429",kind="Endpoint",name="slow",namespace="default"}`); got != strconv.Itoa(refused) {
+		t.Fatalf("%s refused, want %d", got, refused)
 	}
 	for _, method := range []string{http.MethodGet, http.MethodPut, http.MethodDelete, http.MethodPatch, http.MethodOptions} {
 		a := send(t, method, small, "")

@@ -50,12 +50,12 @@ func natsServer(t *testing.T) (url string, stop func()) {
 	return url, stop
 }
 
-// metric reads one figure of a resource.
+// metric reads one figure of a resource; the figure may be a whole series.
 func metric(t *testing.T, p *process, kind, name, figure string) string {
 	t.Helper()
 	root, _, _ := strings.Cut(p.at(kind, name, ""), "/default/")
 	for line := range strings.Lines(send(t, http.MethodGet, root+"/metrics", "").want(http.StatusOK).body) {
-		if strings.HasPrefix(line, figure+"{") && strings.Contains(line, `"`+name+`"`) {
+		if (strings.HasPrefix(line, figure+"{") || strings.HasPrefix(line, figure+" ")) && strings.Contains(line, `"`+name+`"`) {
 			return strings.TrimSpace(line[strings.LastIndexByte(line, ' ')+1:])
 		}
 	}
