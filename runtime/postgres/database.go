@@ -119,7 +119,7 @@ func (d *Database) acquire(ctx context.Context) (*connection, error) {
 				d.discard(c)
 				return renewed, nil
 			}
-			d.warn("The Secret was changed and cannot be used; the sessions that there are stay", err)
+			d.warn(err)
 			return c, nil
 		}
 		d.discard(c)
@@ -160,21 +160,22 @@ func (d *Database) open(ctx context.Context, l *login) (*connection, error) {
 	if err != nil {
 		return nil, err
 	}
-	d.warn("", nil)
+	d.warn(nil)
 	return &connection{PgConn: c, secret: l.sum, born: time.Now(), used: time.Now()}, nil
 }
 
 // release takes a connection back, or closes it where it cannot be used again. After a loss the idle ones are suspect too.
 func (d *Database) release(c *connection, err error) {
 	c.used = time.Now()
-	var gone []*connection
+	gone := []*connection{c}
 	d.mu.Lock()
 	switch {
 	case d.closed || c.IsClosed() || code(err) == readOnly:
-		gone, d.idle = append(d.idle, c), nil
+		gone = append(gone, d.idle...)
+		d.idle = nil
 	case c.IsBusy() || c.TxStatus() != 'I':
-		gone = append(gone, c)
 	default:
+		gone = nil
 		d.idle = append(d.idle, c)
 		if d.reaper == nil {
 			d.reaper = time.AfterFunc(idleTimeout, d.reap)
@@ -220,8 +221,8 @@ func (d *Database) Close() {
 	d.discard(rest...)
 }
 
-// warn tells something once, until it is over.
-func (d *Database) warn(what string, err error) {
+// warn tells once why a changed Secret is not used, until it is.
+func (d *Database) warn(err error) {
 	text := ""
 	if err != nil {
 		text = d.fault(context.Background(), err).Error()
@@ -231,7 +232,7 @@ func (d *Database) warn(what string, err error) {
 	d.warned = text
 	d.mu.Unlock()
 	if !again && text != "" {
-		d.cfg.Log.Warn(what, "secret", d.cfg.DSN.Name, "error", text)
+		d.cfg.Log.Warn("The Secret was changed and cannot be used; the sessions that there are stay", "secret", d.cfg.DSN.Name, "error", text)
 	}
 }
 

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"strconv"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/jackc/pgx/v5/pgconn"
@@ -34,10 +33,11 @@ type Postgres struct {
 	db       *postgres.Database
 	programs []*expr.Program // parallel to plan.Columns
 
-	mu    sync.Mutex
-	table *table // nil: it must be looked at first
+	looking sync.Mutex // of one at a time
 
-	position atomic.Int64 // the highest that was written, where the source has positions
+	mu       sync.Mutex
+	table    *table // nil: it must be looked at first
+	position int64  // the highest that was written, where the source has positions
 }
 
 // NewPostgres makes it. Nothing is connected yet.
@@ -147,7 +147,8 @@ func (s *Postgres) units(ctx context.Context, t *table, b *flow.Batch) []unit {
 				if cap(arena)-len(arena) < 256 {
 					arena = make([]byte, 0, 16<<10)
 				}
-				start, null := len(arena), false
+				var null bool
+				start := len(arena)
 				if arena, null, err = t.columns[n].text(arena, scratch); err == nil && !null {
 					row[n] = arena[start:len(arena):len(arena)]
 					size += len(row[n])
@@ -289,9 +290,10 @@ func (s *Postgres) do(ctx context.Context, f func(context.Context, *pgconn.PgCon
 }
 
 func (s *Postgres) written(units []unit) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	for i := range units {
-		for at := s.position.Load(); units[i].position > at && !s.position.CompareAndSwap(at, units[i].position); at = s.position.Load() {
-		}
+		s.position = max(s.position, units[i].position)
 	}
 }
 

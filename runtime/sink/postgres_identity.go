@@ -78,12 +78,15 @@ func (s *Postgres) prune(ctx context.Context, settled time.Duration) error {
 	if err != nil {
 		return err
 	}
+	s.mu.Lock()
+	done := s.position - behind
+	s.mu.Unlock()
 	for ctx.Err() == nil {
 		var gone int64
 		err := s.do(ctx, func(ctx context.Context, c *pgconn.PgConn) error {
 			tag, err := c.ExecParams(ctx, "delete from "+t.identities+" where ctid = any(array(select ctid from "+t.identities+
 				" where flow = $1 and (position = 0 and at < now() - $2::interval or position between 1 and $3::bigint and at < now() - $4::interval) limit "+strconv.Itoa(pruned)+"))",
-				[][]byte{[]byte(s.plan.Identity.Flow), seconds(time.Duration(s.plan.Identity.Keep)), strconv.AppendInt(nil, s.position.Load()-behind, 10), seconds(settled)}, nil, nil, nil).Close()
+				[][]byte{[]byte(s.plan.Identity.Flow), seconds(time.Duration(s.plan.Identity.Keep)), strconv.AppendInt(nil, done, 10), seconds(settled)}, nil, nil, nil).Close()
 			gone = tag.RowsAffected()
 			return err
 		})

@@ -30,20 +30,25 @@ func (s *Postgres) Ready(ctx context.Context) error {
 
 // look gives the table, and looks at it first where that was not done yet.
 func (s *Postgres) look(ctx context.Context) (*table, error) {
+	s.looking.Lock()
+	defer s.looking.Unlock()
 	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.table != nil {
-		return s.table, nil
+	t := s.table
+	s.mu.Unlock()
+	if t != nil {
+		return t, nil
 	}
-	var t *table
 	err := s.do(ctx, func(ctx context.Context, c *pgconn.PgConn) (err error) {
 		t, err = s.describe(ctx, c)
 		return err
 	})
-	if err == nil {
-		s.table = t
+	if err != nil {
+		return nil, err
 	}
-	return t, err
+	s.mu.Lock()
+	s.table = t
+	s.mu.Unlock()
+	return t, nil
 }
 
 // distrust has the table looked at again after an error that speaks of it.
@@ -119,7 +124,7 @@ func (s *Postgres) describe(ctx context.Context, c *pgconn.PgConn) (*table, erro
 		return nil, wrong("%s: there is no table %s that this user can see: %s", s.db.Where(), p.Table, hint)
 	}
 	oid, schema, name, kind, triggers, user := found[0][0], found[0][1], found[0][2], found[0][3], found[0][4] == "t", found[0][5]
-	if !strings.Contains("rpvf", kind) {
+	if !slices.Contains([]string{"r", "p", "v", "f"}, kind) { // tables, partitioned ones, views and foreign tables
 		return nil, wrong("%s: %s is no table", s.db.Where(), p.Table)
 	}
 	rows, err := query(ctx, c, describeColumns, oid)

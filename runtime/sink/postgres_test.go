@@ -405,7 +405,7 @@ func pruning(t *testing.T, r *pgRig) {
 	r.exec(t, fmt.Sprintf(`insert into prune.waybill_identity (flow, message, position, at) values
 		('f', 'young', 0, now()), ('f', 'old', 0, now() - interval '2 hours'), ('other', 'old', 0, now() - interval '2 hours'),
 		('f', 'done', 5, now() - interval '2 days'), ('f', 'done just now', 5, now()), ('f', 'perhaps', %d, now() - interval '2 days')`, 11))
-	s.position.Store(behind + 10)
+	s.position = behind + 10
 	if err := s.prune(t.Context(), settled); err != nil {
 		t.Fatal(err)
 	}
