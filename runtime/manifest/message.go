@@ -38,8 +38,11 @@ func schemaFault(o *object, rules *rules, err *field.Error) Diagnostic {
 		return d
 	case err.Type == field.ErrorTypeRequired:
 		d.Message = "is required"
+		if s != nil && s.Type == "object" && s.ValueValidation != nil && len(s.ValueValidation.Required) > 0 {
+			d.Message += ", with " + inProse(s.ValueValidation.Required) + " in it"
+		}
 		if n := nodeAt(o.node, path); n != nil && n.ShortTag() == "!!null" {
-			d.Message = "is required, and nothing is written here"
+			d.Message += "; nothing is written here"
 		}
 		if path == "metadata" {
 			d.Message = "is required: every object has a name, as in metadata: {name: orders}"

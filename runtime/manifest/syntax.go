@@ -139,15 +139,23 @@ func explainYAML(text []byte, f fault) fault {
 	case has("unexpected end of stream"), has("unexpected document indicator"):
 		return unclosed(lines, f)
 	case has("mapping values are not allowed"):
-		if twoValues.MatchString(line) {
+		if tooDeep(lines, f.line) {
+			return fault{f.line, tooDeepText}
+		}
+		if twoValues.MatchString(line) || !fieldLine.MatchString(line) {
 			return fault{f.line, "a value holds a colon and a space, so that it looks like two fields: put the value in single quotes"}
 		}
-		return fault{f.line, "is indented as if it belonged to the line above, which has a value already: begin it in the column of the other fields"}
+		return fault{f.line, tooDeepText}
 	case has("did not find expected key"):
 		// The parser names the begin of the mapping, unless that is the document's.
 		for n := f.line; n <= len(lines); n++ {
 			if afterQuotes.MatchString(at(n)) {
 				return fault{n, "text follows the closing quotation mark: put the whole value in single quotes"}
+			}
+		}
+		for n := f.line; n <= len(lines); n++ {
+			if tooDeep(lines, n) {
+				return fault{n, tooDeepText}
 			}
 		}
 		return fault{misaligned(lines, f.line), "does not begin in the column of the other fields: indent all fields of one mapping alike"}
@@ -186,7 +194,34 @@ func explainYAML(text []byte, f fault) fault {
 var (
 	blockText = regexp.MustCompile(`([:-])[ \t]+[|>][-+0-9]*[ \t]*(#.*)?$`)
 	dashes    = regexp.MustCompile(`^ *(?:- +)+`)
+	fieldLine = regexp.MustCompile(`^ *(?:- +)*["']?[A-Za-z_][-\w./]*["']?:(?:[ \t]|\r?$)`)
+	valueLine = regexp.MustCompile(`^ *(?:- +)*["']?[A-Za-z_][-\w./]*["']?:[ \t]+[^ \t\r#&|>]`)
 )
+
+const tooDeepText = "is indented as if it belonged to the line above, which has a value already: begin it in the column of the other fields, or items"
+
+// tooDeep says whether a field begins further right than the one on the line above, which has a value and so can have no fields below it.
+func tooDeep(lines []string, n int) bool {
+	if n > len(lines) || !fieldLine.MatchString(lines[n-1]) {
+		return false
+	}
+	for i := n - 2; i >= 0; i-- {
+		above := lines[i]
+		if content := strings.TrimSpace(above); content == "" || content[0] == '#' {
+			continue
+		}
+		return valueLine.MatchString(above) && !blockText.MatchString(above) && column(lines[n-1]) > column(above)
+	}
+	return false
+}
+
+// column is where the first field of a line begins, behind the dashes of lists.
+func column(line string) int {
+	if m := dashes.FindString(line); m != "" {
+		return len(m)
+	}
+	return len(line) - len(strings.TrimLeft(line, " "))
+}
 
 // misaligned is the first line, from one on, that goes back to a column in which nothing began; that line itself if there is none.
 func misaligned(lines []string, from int) int {
