@@ -99,6 +99,12 @@ func natsLike(name, title string, t v1alpha1.BrokerType) Protocol {
 		Counts:          yes,
 		Dedup:           can("the broker drops a message whose source and id it stored within the last 2 minutes"),
 		ExactlyOnceTopic: Ability{Can: true, Needs: FeatureAtomicBatch, How: "messages and the position are stored in one atomic batch, and a replica that was replaced is fenced",
+			Limits: []string{
+				"one message may become 999, of 8 MiB together, and more than that is dead-lettered",
+				"while a message is tried again, those behind it go through the steps and are stored after it",
+				"a crash may store a dead letter a second time, for it is stored before the batch and not in it",
+				"a replica that is killed, and away until the Topic it writes to has deleted all that it stored there, finds its position lost and stops; one that was stopped goes on",
+			},
 			Instead: "use a NATS server of version 2.12 or later"},
 		ExactlyOncePostgres: can("the rows and the message's identity are committed in one transaction"),
 		Floor:               v1alpha1.BrokerFeatures{Product: "NATS", Flags: []string{FeatureAtomicBatch}, MaxMessageBytes: 1 << 20},

@@ -76,6 +76,9 @@ func (c *compiler) resolve() {
 			con.source = c.channelOf(it.subject, "spec.from.mailboxRef", "Mailbox", *spec.From.MailboxRef)
 		}
 		con.writes(c, "spec.to", spec.To.TopicRef, spec.To.MailboxRef)
+		if spec.Guarantee == v1alpha1.GuaranteeExactlyOnce && spec.To.TopicRef != nil && or(spec.Ordering, defaultOrdering) == v1alpha1.OrderingNone {
+			con.ordering = v1alpha1.OrderingKey // of its position, which is one for all that it reads
+		}
 		keep(con, spec.DeadLetter)
 	}
 	slices.SortFunc(c.consumers, func(a, b *consumer) int { return compareAge(a.subject, b.subject) })

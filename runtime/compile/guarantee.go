@@ -33,6 +33,8 @@ func (c *compiler) guarantee(con *consumer, t *terms, f *plan.Flow) {
 	case src.topic == nil || con.to("spec.to.mailboxRef") != nil:
 		refuse("ExactlyOnce is given from a Topic to a Topic, for a Mailbox has no position that could be stored with the messages: use Topics on both ends; or %s", atLeast)
 	case to == nil || to.broker == nil:
+	case to.object.External:
+		refuse("%s is a stream that Waybill did not make (spec.externalName), and ExactlyOnce keeps its position in the stream that it writes to: use a Topic without externalName; or %s", to, atLeast)
 	case to.broker.identity != src.broker.identity:
 		refuse("ExactlyOnce is given on one broker, and %s and %s are two: use a Topic on %s; or %s", src.broker.subject, to.broker.subject, src.broker.subject, atLeast)
 	default:
@@ -43,8 +45,19 @@ func (c *compiler) guarantee(con *consumer, t *terms, f *plan.Flow) {
 			refuse("%s: %s", a.How, a.Instead)
 		case !src.broker.has(a):
 			refuse("%s was not found to have %s, which ExactlyOnce needs (%s): %s; or %s", src.broker.subject, a.Needs, a.How, a.Instead, atLeast)
-		default:
-			s.refuse(field, v1alpha1.ReasonNotImplemented, "this version of Waybill cannot give ExactlyOnce yet: %s", atLeast)
+		}
+		c.oneReader(s, t, f, src.broker.protocol)
+	}
+}
+
+// oneReader refuses what ExactlyOnce leaves no room for.
+func (c *compiler) oneReader(s *subject, t *terms, f *plan.Flow, p Protocol) {
+	if n := deref(t.replicas, 1); n > 1 && t.ordering == v1alpha1.OrderingNone && !p.OrderedReplicas.Can {
+		s.refuse("spec.replicas", v1alpha1.ReasonGuaranteeNotAvailable, "%d replicas cannot give ExactlyOnce, for one position is stored with all that is sent: set replicas to 1", n)
+	}
+	for i, st := range f.Steps {
+		if st.Dedupe != nil {
+			s.refuse(index("spec.steps", i)+".dedupe", v1alpha1.ReasonGuaranteeNotAvailable, "dedupe remembers a key before what became of the message is stored, and would drop the message when it comes again: remove the step, or use AtLeastOnce")
 		}
 	}
 }
@@ -80,6 +93,9 @@ func (c *compiler) flowEffective(con *consumer, t *terms, f *plan.Flow) plan.Eff
 	case t.guarantee == v1alpha1.GuaranteeAtMostOnce:
 		e.Mechanism = "a message is acknowledged to its broker before the one attempt that is made"
 		limit("a message whose attempt fails, or is cut short by a crash, is lost and counted")
+	case t.guarantee == v1alpha1.GuaranteeExactlyOnce && f.Sink.Publish != nil:
+		e.Mechanism = p.ExactlyOnceTopic.How
+		e.Limits = append(e.Limits, p.ExactlyOnceTopic.Limits...)
 	case rows != nil && rows.Identity != nil:
 		rowsOnce(p, &e, rows)
 	default:
@@ -112,7 +128,7 @@ func (c *compiler) flowEffective(con *consumer, t *terms, f *plan.Flow) plan.Eff
 }
 
 func (c *compiler) failureLimits(con *consumer, t *terms, f *plan.Flow, limit func(string, ...any)) {
-	if f.Sink.Publish != nil {
+	if f.Sink.Publish != nil && t.guarantee != v1alpha1.GuaranteeExactlyOnce {
 		for _, o := range con.outs {
 			if o.field != deadLetterField && o.to.broker != nil && o.to.broker.protocol.Dedup.Can {
 				limit("a repeated message is stored once: %s", o.to.broker.protocol.Dedup.How)

@@ -57,7 +57,7 @@ that has been run with Waybill.
 - HTTP destinations, HTTP steps and replies are at least once: an answer can be lost. The message's source and id are sent along, so that the other side can drop what it has seen.
 - ` + "`onFailure: Park`" + ` takes a message that fails for good out of its order; ` + "`Block`" + ` keeps the order and stops those behind it.
 - ` + "`ExactlyOnce`" + ` to PostgreSQL is of the rows: the first to commit a message's identity writes its rows, and whoever comes later with the same message, after a crash or as a replica that was replaced, writes none. Steps may run, and a dead letter be stored, more than once.
-- ` + "`ExactlyOnce`" + ` from Topic to Topic is not built into this version yet; where a broker could give it, the refusal says so.
+- ` + "`ExactlyOnce`" + ` from Topic to Topic is of what the Pipeline stores. What is published to the source twice is two messages, a step may call its server again, and each reader of what was stored has a guarantee of its own. [exactly-once.md](exactly-once.md) tells how it works.
 `)
 	_, err := io.WriteString(w, b.String())
 	return err
