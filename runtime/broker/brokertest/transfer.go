@@ -190,7 +190,7 @@ func transferKilled(t *testing.T, e *env) {
 		settled(t, src, carry(got[0]))
 		settled(t, src, carry(got[1]))
 		kill(t, c)
-		src.Close(within(t)) //nolint:errcheck // its connection is gone
+		src.Close(within(t)) // its connection is gone
 	}
 	w.holds(t, outs(ms[:6])...)
 	if n := state(t, w.c, w.group).Messages; n != 3 {
@@ -367,7 +367,7 @@ func transferLost(t *testing.T, e *env) {
 	got := receive(t, src, 6)
 	settled(t, src, carry(got[:2]...))
 	kill(t, c)
-	src.Close(within(t)) //nolint:errcheck // its connection is gone
+	src.Close(within(t)) // its connection is gone
 	publish(t, other, series("x", 0, 10)...)
 	for _, into := range []bool{true, false} {
 		_, err := w.c.Source(within(t), w.spec(into))
@@ -397,7 +397,7 @@ func transferSeek(t *testing.T, e *env) {
 		t.Fatalf("Seek beside a transfer: %v, want ErrBusy", err)
 	}
 	kill(t, c)
-	src.Close(within(t)) //nolint:errcheck // its connection is gone
+	src.Close(within(t)) // its connection is gone
 	eventually(t, "the seek", func() bool {
 		err := w.c.Admin().Seek(within(t), w.group, driver.Start{Position: driver.Earliest})
 		if err != nil && !errors.Is(err, driver.ErrBusy) {
