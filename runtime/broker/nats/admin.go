@@ -275,9 +275,13 @@ func (a admin) Seek(ctx context.Context, r driver.Ref, start driver.Start) error
 	if err := a.conn.settlePlace(ctx, r.Of, r.Name, p.cursor); err != nil && !errors.Is(err, driver.ErrPositionLost) {
 		return err
 	}
+	stream, err := a.conn.streamInfo(ctx, r.Of)
+	if err != nil {
+		return err
+	}
 	moved := p.cursor.record
 	moved.Open = false
-	moved.Position, moved.Holder = at, ""
+	moved.Position, moved.Stream, moved.Holder = at, stream.Created.UnixNano(), ""
 	moved.Epoch++
 	return a.conn.storeCursor(ctx, r.Of, r.Name, p.cursor, moved)
 }

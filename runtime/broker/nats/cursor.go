@@ -34,6 +34,9 @@ func cursorSubject(stream, group string) string {
 type record struct {
 	// Position is the sequence of the last message that is done, with all before it.
 	Position uint64 `json:"position"`
+	// Stream is when the stream was created that Position counts in, in nanoseconds since 1970: another of the same name has other messages.
+	// 0 is any.
+	Stream int64 `json:"stream,omitempty"`
 	// Epoch counts the readers that have claimed the cursor, and seeks.
 	Epoch uint64 `json:"epoch"`
 	// Holder is the reader that wrote the record, so that it knows its own writes.

@@ -271,7 +271,8 @@ func (a admin) ensureDurable(ctx context.Context, stream string, want jetstream.
 
 // ensureGroup makes a group's position, or turns one kind of position into the other when the ordering has changed.
 func (a admin) ensureGroup(ctx context.Context, o driver.Object) (driver.Outcome, error) {
-	if _, err := a.conn.streamInfo(ctx, o.Of); err != nil {
+	stream, err := a.conn.streamInfo(ctx, o.Of)
+	if err != nil {
 		return "", err
 	}
 	have, err := a.conn.position(ctx, o.Of, o.Name)
@@ -284,6 +285,11 @@ func (a admin) ensureGroup(ctx context.Context, o driver.Object) (driver.Outcome
 	}
 	if positional(o.Kind, o.Ordering) {
 		return a.ensureGroupCursor(ctx, o, have, missing)
+	}
+	if have.cursor != nil {
+		if err := have.cursor.checkStream(o.Of, o.Name, stream); err != nil {
+			return "", err
+		}
 	}
 	if have.cursor != nil && have.cursor.Open {
 		if err := a.conn.settlePlace(ctx, o.Of, o.Name, have.cursor); err != nil {
@@ -335,10 +341,15 @@ func (a admin) ensureGroupCursor(ctx context.Context, o driver.Object, have posi
 
 // createCursor writes the first record of a cursor. Another that was quicker has made it just as well.
 func (a admin) createCursor(ctx context.Context, stream, group string, r record) error {
+	info, err := a.conn.streamInfo(ctx, stream)
+	if err != nil {
+		return err
+	}
+	r.Stream = info.Created.UnixNano()
 	if err := a.conn.ensureCursorStream(ctx); err != nil {
 		return err
 	}
-	err := a.conn.storeCursor(ctx, stream, group, &cursor{}, r)
+	err = a.conn.storeCursor(ctx, stream, group, &cursor{}, r)
 	if errors.Is(err, driver.ErrStale) {
 		return nil
 	}

@@ -74,6 +74,9 @@ func (c *conn) claimCursor(ctx context.Context, spec driver.SourceSpec, prepare 
 	if err != nil {
 		return nil, err
 	}
+	if err := cur.checkStream(spec.Object.Name, spec.Group, stream); err != nil {
+		return nil, err
+	}
 	if err := c.settlePlace(ctx, spec.Object.Name, spec.Group, &cur); err != nil {
 		return nil, err
 	}
@@ -83,7 +86,7 @@ func (c *conn) claimCursor(ctx context.Context, spec driver.SourceSpec, prepare 
 	s := &cursorSource{conn: c, spec: spec, holder: newHolder(), cursor: cur, position: cur.Position, given: cur.Position}
 	claimed := cur.record
 	claimed.Epoch++
-	claimed.Holder = s.holder
+	claimed.Holder, claimed.Stream = s.holder, stream.Created.UnixNano()
 	if err := prepare(&cur, &claimed); err != nil {
 		return nil, err
 	}
@@ -98,6 +101,15 @@ func (c *conn) claimCursor(ctx context.Context, spec driver.SourceSpec, prepare 
 		s.done = cur.Position // an earlier reader did not come to it
 	}
 	return s, nil
+}
+
+// checkStream refuses to go on in another stream of the same name: somebody has deleted the one that the position is in.
+func (r *record) checkStream(name, group string, stream *jetstream.StreamInfo) error {
+	if r.Stream == 0 || r.Stream == stream.Created.UnixNano() {
+		return nil
+	}
+	return fmt.Errorf("stream %s, group %s: %w: it stood at %d of a stream that was deleted, and there is another of that name since %s; seek to a new position to go on",
+		name, group, driver.ErrPositionLost, r.Position, stream.Created.UTC().Format(time.RFC3339))
 }
 
 // checkPosition refuses to go on where messages of a topic were deleted before they were read. A queue's messages expire because its
