@@ -147,6 +147,9 @@ func (c *Controller) probe(ctx context.Context, o client.Object, f *facts) error
 		return nil
 	}
 	found, err := c.options.Brokers.Probe(ctx, to)
+	c.mu.Lock()
+	c.reachable[f.resource] = err == nil
+	c.mu.Unlock()
 	if err != nil {
 		p := problemOf(err)
 		p.afterMaking = true

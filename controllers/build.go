@@ -36,6 +36,11 @@ func (c *Controller) secrets(ctx context.Context, o client.Object, f *facts) err
 			return err
 		}
 		if found {
+			if c.randomSecret(o, f.set, use.Name) != nil {
+				if err := c.rotate(ctx, f, use.Name); err != nil {
+					return err
+				}
+			}
 			continue
 		}
 		switch made := c.randomSecret(o, f.set, use.Name); {

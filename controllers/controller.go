@@ -77,11 +77,14 @@ type Controller struct {
 	left    prometheus.Counter
 	retry   workqueue.TypedRateLimiter[plan.Resource]
 
-	turns turns
+	turns    turns
+	backlogs backlogs
 
 	mu      sync.Mutex
 	ensured map[plan.Resource]ensured
 	probed  map[plan.Resource]*Found
+	// reachable says of each Broker how its last probe went.
+	reachable map[plan.Resource]bool
 }
 
 // New adds the controller to a manager that was made with ManagerOptions.
@@ -95,12 +98,13 @@ func New(mgr manager.Manager, opts Options) (*Controller, error) {
 		options: opts, kinds: map[string]*kind{}, client: mgr.GetClient(), direct: mgr.GetAPIReader(), events: mgr.GetEventRecorder("waybill"),
 		left:    prometheus.NewCounter(prometheus.CounterOpts{Name: "waybill_left_behind_total", Help: "Broker objects that deleted resources left on their brokers because these could not be asked in time."}),
 		retry:   workqueue.NewTypedItemExponentialFailureRateLimiter[plan.Resource](500*time.Millisecond, 2*time.Minute),
-		ensured: map[plan.Resource]ensured{}, probed: map[plan.Resource]*Found{},
-	}
-	if err := opts.Metrics.Register(c.left); err != nil {
-		return nil, err
+		ensured: map[plan.Resource]ensured{}, probed: map[plan.Resource]*Found{}, reachable: map[plan.Resource]bool{},
+		backlogs: backlogs{of: map[plan.Resource]*int64{}, counted: map[plan.Resource]time.Time{}},
 	}
 	c.world = newWorld(c.client, clients)
+	if err := opts.Metrics.Register(c); err != nil {
+		return nil, err
+	}
 	for _, k := range kinds() {
 		c.kinds[k.name] = &k
 	}
@@ -157,6 +161,7 @@ func (c *Controller) Reconcile(ctx context.Context, r plan.Resource) (reconcile.
 	}
 
 	f := &facts{resource: r, verdict: v}
+	f.backlog, f.counted = c.backlogs.get(r)
 	if !o.GetDeletionTimestamp().IsZero() {
 		c.turnOver(r)
 		if f.leaving = asProblem(c.leave(ctx, k, o, f)); f.leaving == nil {
@@ -198,11 +203,19 @@ func (c *Controller) again(r plan.Resource, f *facts) time.Duration {
 	spread := func(d time.Duration) time.Duration { return d - d/10 + rand.N(d/5+1) }
 	switch {
 	case r.Kind == "Broker" && refusal(f.verdict) == nil:
-		return spread(c.options.Probe)
+		return sooner(spread(c.options.Probe), f.again)
 	case len(f.verdict.owned) > 0:
-		return spread(c.options.Recheck)
+		return sooner(spread(c.options.Recheck), f.again)
 	}
-	return 0
+	return f.again
+}
+
+// sooner is the shorter of two times, of which 0 is none.
+func sooner(a, b time.Duration) time.Duration {
+	if b == 0 || a != 0 && a < b {
+		return a
+	}
+	return b
 }
 
 // tell writes the status when it says something else than before, and events for what a person should notice.
@@ -231,6 +244,8 @@ func (c *Controller) forget(r plan.Resource) {
 	defer c.mu.Unlock()
 	delete(c.ensured, r)
 	delete(c.probed, r)
+	delete(c.reachable, r)
+	c.backlogs.forget(r)
 	c.retry.Forget(r)
 	if r.Kind == "Broker" {
 		c.options.Brokers.Forget(keyOf(r))
@@ -275,7 +290,10 @@ func (c *Controller) make(ctx context.Context, k *kind, o client.Object, f *fact
 			return err
 		}
 		if f.set == nil || f.rollout.complete() {
-			return c.probe(ctx, o, f)
+			if err := c.probe(ctx, o, f); err != nil {
+				return err
+			}
+			c.countBacklogs(ctx, f)
 		}
 	}
 	if away != nil {

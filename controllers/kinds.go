@@ -39,6 +39,7 @@ type parts struct {
 	effective  **v1alpha1.EffectiveGuarantee
 	objects    *[]v1alpha1.BrokerObject
 	deadLetter **v1alpha1.DeadLetterStatus
+	backlog    **int64
 	deletion   v1alpha1.DeletionPolicy
 }
 
@@ -52,37 +53,37 @@ func kinds() []kind {
 			func(in *compile.Input) *[]*v1alpha1.Topic { return &in.Topics },
 			func(o *v1alpha1.Topic) parts {
 				s := &o.Status
-				return parts{&s.ResourceStatus, &s.WorkloadStatus, &s.Address, nil, &s.Objects, nil, o.Spec.DeletionPolicy}
+				return parts{&s.ResourceStatus, &s.WorkloadStatus, &s.Address, nil, &s.Objects, nil, nil, o.Spec.DeletionPolicy}
 			}),
 		define("Subscription", new(v1alpha1.SubscriptionList), func(l *v1alpha1.SubscriptionList) []v1alpha1.Subscription { return l.Items },
 			func(in *compile.Input) *[]*v1alpha1.Subscription { return &in.Subscriptions },
 			func(o *v1alpha1.Subscription) parts {
 				s := &o.Status
-				return parts{&s.ResourceStatus, &s.WorkloadStatus, nil, &s.Effective, &s.Objects, &s.DeadLetter, o.Spec.DeletionPolicy}
+				return parts{&s.ResourceStatus, &s.WorkloadStatus, nil, &s.Effective, &s.Objects, &s.DeadLetter, &s.Backlog, o.Spec.DeletionPolicy}
 			}),
 		define("Mailbox", new(v1alpha1.MailboxList), func(l *v1alpha1.MailboxList) []v1alpha1.Mailbox { return l.Items },
 			func(in *compile.Input) *[]*v1alpha1.Mailbox { return &in.Mailboxes },
 			func(o *v1alpha1.Mailbox) parts {
 				s := &o.Status
-				return parts{&s.ResourceStatus, &s.WorkloadStatus, &s.Address, &s.Effective, &s.Objects, &s.DeadLetter, o.Spec.DeletionPolicy}
+				return parts{&s.ResourceStatus, &s.WorkloadStatus, &s.Address, &s.Effective, &s.Objects, &s.DeadLetter, &s.Backlog, o.Spec.DeletionPolicy}
 			}),
 		define("Poller", new(v1alpha1.PollerList), func(l *v1alpha1.PollerList) []v1alpha1.Poller { return l.Items },
 			func(in *compile.Input) *[]*v1alpha1.Poller { return &in.Pollers },
 			func(o *v1alpha1.Poller) parts {
 				s := &o.Status
-				return parts{&s.ResourceStatus, &s.WorkloadStatus, nil, &s.Effective, nil, nil, o.Spec.DeletionPolicy}
+				return parts{&s.ResourceStatus, &s.WorkloadStatus, nil, &s.Effective, nil, nil, nil, o.Spec.DeletionPolicy}
 			}),
 		define("Endpoint", new(v1alpha1.EndpointList), func(l *v1alpha1.EndpointList) []v1alpha1.Endpoint { return l.Items },
 			func(in *compile.Input) *[]*v1alpha1.Endpoint { return &in.Endpoints },
 			func(o *v1alpha1.Endpoint) parts {
 				s := &o.Status
-				return parts{&s.ResourceStatus, &s.WorkloadStatus, &s.Address, &s.Effective, nil, nil, ""}
+				return parts{&s.ResourceStatus, &s.WorkloadStatus, &s.Address, &s.Effective, nil, nil, nil, ""}
 			}),
 		define("Pipeline", new(v1alpha1.PipelineList), func(l *v1alpha1.PipelineList) []v1alpha1.Pipeline { return l.Items },
 			func(in *compile.Input) *[]*v1alpha1.Pipeline { return &in.Pipelines },
 			func(o *v1alpha1.Pipeline) parts {
 				s := &o.Status
-				return parts{&s.ResourceStatus, &s.WorkloadStatus, nil, &s.Effective, &s.Objects, &s.DeadLetter, o.Spec.DeletionPolicy}
+				return parts{&s.ResourceStatus, &s.WorkloadStatus, nil, &s.Effective, &s.Objects, &s.DeadLetter, &s.Backlog, o.Spec.DeletionPolicy}
 			}),
 	}
 }

@@ -3,6 +3,7 @@ package controllers
 import (
 	"fmt"
 	"strings"
+	"time"
 
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -25,6 +26,11 @@ type facts struct {
 	// leaving says how far its deletion is; nil: it is not being deleted.
 	leaving *problem
 	found   *Found // of a Broker: the last probe that succeeded in this process
+	// backlog is what waits for it; counted: somebody has asked, and nil is an answer.
+	backlog *int64
+	counted bool
+	// again is when to look once more although nothing is wrong; 0: as ever.
+	again time.Duration
 }
 
 // answer is what a condition says.
@@ -152,6 +158,7 @@ func (k *kind) report(o client.Object, f *facts) {
 			}
 		}
 	}
+	reportBacklog(k, o, f)
 	outcome := &f.verdict.outcome
 	if outcome.Plan == nil {
 		return // what it was told when it was accepted still says how its Pods run

@@ -9,5 +9,5 @@
 //	Settings ────────┘
 //
 // An Embedded Broker has no plan; BuildBroker makes its Set. Secrets with random bytes are made once and then left alone, so they are no part
-// of a Set: LeaseKeys, RotateLeaseKeys and BrokerCredentials build them of bytes that the caller drew; Mirror copies one into a namespace.
+// of a Set: LeaseKeys, RotateLeaseKeys, BrokerCredentials and RotateBrokerCredentials build them of bytes that the caller drew; Mirror copies one into a namespace.
 package workload

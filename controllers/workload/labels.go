@@ -14,6 +14,11 @@ const (
 	LabelBrokerNamespace = "waybill.dev/broker-namespace"
 	LabelBroker          = "waybill.dev/broker"
 	LabelBrokerUID       = "waybill.dev/broker-uid"
+	// AnnotationRotate on a Secret that the operator made asks for new content: any value that AnnotationRotated, which the operator writes
+	// when it begins, does not have. AnnotationRotation says while it goes on which step was taken and when.
+	AnnotationRotate   = "waybill.dev/rotate"
+	AnnotationRotated  = "waybill.dev/rotated"
+	AnnotationRotation = "waybill.dev/rotation"
 	// AnnotationPlan on a Pod template, and so on its Pods and ReplicaSets, is the hash of the plan that they run.
 	AnnotationPlan = "waybill.dev/plan"
 	// AnnotationApplied is a hash of the object as it was applied. Where the live object bears another one, or lacks a field of the desired

@@ -332,9 +332,13 @@ spec: {topicRef: {name: orders}, deliverTo: {uri: "%s"}}
 	sub.await("first")
 
 	// A new password: the server knows it, the workers see it later, and all the while messages are published.
-	rotated := RotateBrokerCredentials(credentials, "two")
+	// The server is told of it first; then whoever sees the change before or after another is let in.
+	rotated := RotateBrokerCredentials(credentials, 1, "two")
+	server.mount([]*corev1.Secret{rotated})
+	publish("told")
+	sub.await("told")
+	rotated = RotateBrokerCredentials(rotated, 2, "")
 	secrets[0] = rotated
-	server.mount(secrets)
 	for _, p := range []*pod{gateway, billing} {
 		p.mount(secrets)
 	}
@@ -352,7 +356,8 @@ spec: {topicRef: {name: orders}, deliverTo: {uri: "%s"}}
 		sub.await(fmt.Sprint("meanwhile-", i+1))
 	}
 	// The old one is forgotten, and nobody needs it.
-	server.mount([]*corev1.Secret{{ObjectMeta: rotated.ObjectMeta, Data: map[string][]byte{"username": rotated.Data["username"], "password": rotated.Data["password"]}}})
+	server.mount([]*corev1.Secret{rotated})
+	server.mount([]*corev1.Secret{RotateBrokerCredentials(rotated, 3, "")})
 	if conn, err := open(server.listen, "one"); err == nil {
 		conn.Close(t.Context())
 		t.Error("the old password is still taken")

@@ -33,18 +33,18 @@ func LeaseKeys(namespace string, key []byte) *corev1.Secret {
 	}
 }
 
-// RotateLeaseKeys takes one of three steps to another key and returns the Secret to be written: fresh is made known to all Pods, then they
-// seal with it, then the old one is forgotten. Between two steps every Pod must have had the time to see the first (some minutes), before the
-// third also every lease the time to end; so no token is ever refused.
-func RotateLeaseKeys(old *corev1.Secret, fresh []byte) *corev1.Secret {
+// RotateLeaseKeys takes one of three steps to another key and returns the Secret to be written: 1, fresh is made known to all Pods; 2, they seal
+// with it; 3, the old one is forgotten. Between two steps every Pod must have had the time to see the first (some minutes), before the third
+// also every lease the time to end; so no token is ever refused.
+func RotateLeaseKeys(old *corev1.Secret, step int, fresh []byte) *corev1.Secret {
 	next := old.DeepCopy()
 	switch {
-	case old.Data[leaseKeyNext] != nil:
-		next.Data = map[string][]byte{LeaseKeyCurrent: old.Data[leaseKeyNext], leaseKeyPrevious: old.Data[LeaseKeyCurrent]}
-	case old.Data[leaseKeyPrevious] != nil:
-		next.Data = map[string][]byte{LeaseKeyCurrent: old.Data[LeaseKeyCurrent]}
-	default:
+	case step == 1:
 		next.Data = map[string][]byte{LeaseKeyCurrent: old.Data[LeaseKeyCurrent], leaseKeyNext: bytes.Clone(fresh)}
+	case step == 2 && len(old.Data[leaseKeyNext]) > 0:
+		next.Data = map[string][]byte{LeaseKeyCurrent: old.Data[leaseKeyNext], leaseKeyPrevious: old.Data[LeaseKeyCurrent]}
+	default:
+		next.Data = map[string][]byte{LeaseKeyCurrent: old.Data[LeaseKeyCurrent]}
 	}
 	return next
 }
@@ -74,17 +74,22 @@ func BrokerCredentials(b *v1alpha1.Broker, password string) *corev1.Secret {
 	}
 }
 
-// RotateBrokerCredentials gives an Embedded Broker's Secret another password. The server takes the old one until the next rotation, for workers
-// see the new one only after a while.
-func RotateBrokerCredentials(old *corev1.Secret, password string) *corev1.Secret {
+// RotateBrokerCredentials takes one of three steps to another password of an Embedded Broker and returns the Secret to be written: 1, the
+// server is told to take fresh too; 2, workers use it, and the server takes the old one as well; 3, that is forgotten. Between two steps every Pod must have had the time to see the first (some minutes): so nobody is ever
+// refused.
+func RotateBrokerCredentials(old *corev1.Secret, step int, fresh string) *corev1.Secret {
 	next := old.DeepCopy()
 	if next.Data == nil {
 		next.Data = map[string][]byte{}
 	}
-	if p := old.Data[v1alpha1.SecretKeyPassword]; len(p) > 0 {
-		next.Data[plan.PreviousPasswordKey] = bytes.Clone(p)
+	switch {
+	case step == 1:
+		next.Data[plan.PreviousPasswordKey] = []byte(fresh)
+	case step == 2 && len(old.Data[plan.PreviousPasswordKey]) > 0:
+		next.Data[v1alpha1.SecretKeyPassword], next.Data[plan.PreviousPasswordKey] = old.Data[plan.PreviousPasswordKey], old.Data[v1alpha1.SecretKeyPassword]
+	default:
+		delete(next.Data, plan.PreviousPasswordKey)
 	}
-	next.Data[v1alpha1.SecretKeyPassword] = []byte(password)
 	return next
 }
 

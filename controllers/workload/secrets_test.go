@@ -28,7 +28,7 @@ func TestLeaseKeysAreExchangedWithoutARefusedToken(t *testing.T) {
 	first := LeaseKeys("shop", []byte("one"))
 	s := first
 	for step, fresh := range []string{"two", "unused", "unused", "three"} {
-		next := RotateLeaseKeys(s, []byte(fresh))
+		next := RotateLeaseKeys(s, step%3+1, []byte(fresh))
 		for _, pair := range [][2]*corev1.Secret{{s, next}, {next, s}} {
 			if sealed := opens(pair[0])[0]; !slices.Contains(opens(pair[1]), sealed) {
 				// Only in the last step is a key forgotten, and then none seals with it any more.
@@ -51,10 +51,24 @@ func TestCredentialsOfAnEmbeddedBroker(t *testing.T) {
 	if s.Name != "main-broker" || string(s.Data["username"]) != "waybill" || string(s.Data["password"]) != "pass" || !metav1.IsControlledBy(s, b) {
 		t.Errorf("got %v", s)
 	}
-	next := RotateBrokerCredentials(s, "word")
-	if string(next.Data["password"]) != "word" || string(next.Data[plan.PreviousPasswordKey]) != "pass" || string(s.Data["password"]) != "pass" {
-		t.Errorf("after a rotation: %v, before: %v", next.Data, s.Data)
+	next := s
+	for step, want := range []string{"pass word", "word pass", "word "} {
+		before := next
+		next = RotateBrokerCredentials(before, step+1, "word")
+		if got := string(next.Data["password"]) + " " + string(next.Data[plan.PreviousPasswordKey]); got != want || string(s.Data["password"]) != "pass" {
+			t.Errorf("step %d: %q", step+1, got)
+		}
+		// What clients use before and after a step is taken by a server that has seen it, and from the second step on by one that has not yet.
+		if used := string(next.Data["password"]); step > 0 && used != string(before.Data["password"]) && used != string(before.Data[plan.PreviousPasswordKey]) {
+			t.Errorf("step %d: a server that has not seen it refuses %q", step+1, used)
+		}
 	}
+	// Without what the step before has left there is nothing to change to.
+	if s := RotateBrokerCredentials(s, 2, "x"); string(s.Data["password"]) != "pass" || RotateLeaseKeys(LeaseKeys("shop", []byte("one")), 2, nil).Data[LeaseKeyCurrent] == nil {
+		t.Error("what was in use is lost")
+	}
+	next = RotateBrokerCredentials(s, 1, "word")
+	next.Data["password"] = []byte("word")
 	m := compile.Mirror{From: types.NamespacedName{Namespace: "shop", Name: "main-broker"}, To: types.NamespacedName{Namespace: "team", Name: "waybill.shop.main-broker"}}
 	copied := Mirror(next, m, plan.Resource{Kind: "Broker", Namespace: "shop", Name: "main"}, "1-2-3")
 	if copied.Namespace != "team" || copied.Name != m.To.Name || string(copied.Data["password"]) != "word" || copied.Data[plan.PreviousPasswordKey] != nil ||
