@@ -26,7 +26,7 @@ func explain(env *cel.Env, source string, issues *cel.Issues, s Scope) error {
 		syntax, isSyntax := strings.CutPrefix(text, "Syntax error: ")
 		what := ""
 		if isSyntax || strings.HasPrefix(text, "reserved identifier: ") {
-			what, isSyntax = at.syntax(syntax), true
+			what, isSyntax = at.syntax(syntax, s), true
 		} else {
 			what = at.remedy(env, text, s)
 		}
@@ -35,7 +35,7 @@ func explain(env *cel.Env, source string, issues *cel.Issues, s Scope) error {
 			break
 		}
 		said = append(said, fmt.Sprintf("%s: %s", at, what))
-		if isSyntax || strings.Contains(what, macroFault) {
+		if isSyntax || strings.Contains(what, writeItAs) {
 			break
 		}
 	}
@@ -79,8 +79,11 @@ var (
 )
 
 // syntax says in plain words what the parser found.
-func (p spot) syntax(text string) string {
+func (p spot) syntax(text string, s Scope) string {
 	before, after := p.halves()
+	if say := p.idiom(s); say != "" {
+		return say
+	}
 	if word, ok := strings.CutPrefix(text, "reserved identifier: "); ok {
 		if word == "if" {
 			return "there is no if: write CONDITION ? A : B"
@@ -137,7 +140,7 @@ func (p spot) syntax(text string) string {
 	return fmt.Sprintf("a value is missing before %s", word)
 }
 
-const macroFault = " takes other arguments: write it as in "
+const macroFault = " takes other arguments" + writeItAs
 
 // Macros are no functions to CEL, but to who writes them.
 var macros = map[string]string{
@@ -152,13 +155,13 @@ func (p spot) remedy(env *cel.Env, text string, s Scope) string {
 		return fmt.Sprintf("the regular expression has %s instructions; at most %d are allowed: repeat fewer times in it, or match a part", size, maxRegexProgram)
 	}
 	if name, ok := quoted(text, "undeclared reference to '"); ok {
-		name = strings.TrimPrefix(name, ".")
+		name, dotted := strings.CutPrefix(name, ".")
 		if _, after := p.halves(); strings.HasPrefix(after, "(") {
-			return unknownFunction(env, name)
+			return unknownFunction(env, name, s)
 		}
 		say := fmt.Sprintf("there is no %s here", name)
-		if right := map[string]string{"True": "true", "False": "false", "TRUE": "true", "FALSE": "false", "nil": "null", "None": "null", "undefined": "null"}[name]; right != "" {
-			return say + ": write " + right
+		if right := variable(name, dotted, s); right != "" {
+			return say + ": " + right
 		}
 		if near := spelling.Nearest(name, s.variables()); near != "" {
 			return say + "; did you mean " + near + "?"
@@ -170,6 +173,9 @@ func (p spot) remedy(env *cel.Env, text string, s Scope) string {
 		arguments := strings.TrimPrefix(text[strings.Index(text, "applied to")+len("applied to"):], " ")
 		if operator == "?_:" {
 			return "the values on the two sides of the colon are of different types: make them alike, or write dyn( … ) around each"
+		}
+		if slices.Contains(methods, operator) && !strings.Contains(arguments, ".(") {
+			return fmt.Sprintf("%s stands behind what it looks at%s%s", operator, writeItAs, s.example("data.name."+operator+"( … )"))
 		}
 		if operator == "+" && strings.Contains(arguments, "(map(") {
 			return "+ does not join objects; write a.merge(b)"
@@ -192,9 +198,12 @@ func (p spot) remedy(env *cel.Env, text string, s Scope) string {
 	return text
 }
 
-func unknownFunction(env *cel.Env, name string) string {
+func unknownFunction(env *cel.Env, name string, s Scope) string {
 	if example := macros[name]; example != "" {
 		return fmt.Sprintf("%s"+macroFault+"%s", name, example)
+	}
+	if right := call(name, s); right != "" {
+		return right
 	}
 	known := slices.AppendSeq(slices.Collect(maps.Keys(macros)), maps.Keys(env.Functions()))
 	known = slices.DeleteFunc(known, func(f string) bool { return strings.ContainsAny(f, "_@!<>=+*/%-&|?:[].") })

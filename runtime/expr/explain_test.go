@@ -23,7 +23,7 @@ func TestWhatIsWrongIsSaidPlainly(t *testing.T) {
 		`data.a && || data.b`:                    `a value is missing before ||`,
 		`data.a data.b`:                          `an operator is missing before data`,
 		`data.a == "x`:                           `a quotation mark is opened here and never closed`,
-		`$.a == 1`:                               `$ is no part of an expression`,
+		`$.a == 1`:                               `there is no $: the content of the message is data`,
 		`data..a`:                                `this cannot stand here`,
 		`for == 1`:                               `for is a reserved word`,
 		`datta.a == 1`:                           `there is no datta here; did you mean data?`,
