@@ -4,9 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"mime"
 	"strings"
 
 	"cel.dev/cel-go/cel"
+	"cel.dev/cel-go/common/ast"
+	"cel.dev/cel-go/common/types"
 	"cel.dev/cel-go/interpreter"
 )
 
@@ -22,7 +25,7 @@ func (e saying) Error() string { return string(e) }
 
 // fault makes an error of cel-go's presentable. CEL puts values into its errors (a key that is missing, a text that is no number), so
 // only their kind is kept.
-func fault(ctx context.Context, err error) error {
+func (p *Program) fault(ctx context.Context, v *View, err error) error {
 	if err == nil {
 		return nil
 	}
@@ -38,10 +41,10 @@ func fault(ctx context.Context, err error) error {
 	}
 	text := err.Error()
 	for _, known := range []struct{ begin, say string }{
-		{"no such key", "a member that the expression names is missing in this message; ask with has( … ) or write .?name"},
-		{"no such attribute", "a member that the expression names is missing in this message; ask with has( … ) or write .?name"},
+		{"no such key", p.absent(text) + v.noJSON()},
+		{"no such attribute", p.absent(text) + v.noJSON()},
 		{"index out of bounds", "the expression names an element beyond the end of a list"},
-		{"no such overload", "an operation met a value of a type that it does not take in this message"},
+		{"no such overload", "an operation met a value of a type that it does not take in this message" + v.noJSON()},
 		{"divi", "a division by zero"},
 		{"modulus by zero", "a division by zero"},
 		{"integer overflow", "a whole number became too large"},
@@ -70,6 +73,48 @@ func fault(ctx context.Context, err error) error {
 		}
 	}
 	return &Error{"the expression failed for this message: a value could not be converted or an argument does not fit its function"}
+}
+
+// absent says which member is missing, where the expression spells its name: a name that it computes may be a value.
+func (p *Program) absent(text string) string {
+	if _, name, ok := strings.Cut(text, "no such key: "); ok && p.names[name] {
+		return fmt.Sprintf("%q, which the expression names, is missing in this message; ask with has( … ) or write .?%s", name, name)
+	}
+	return "a member that the expression names is missing in this message; ask with has( … ) or write .?name"
+}
+
+// noJSON explains why data has no members, where that is so: it is a client's most likely mistake.
+func (v *View) noJSON() string {
+	if v.scope != Message || v.state != opaque {
+		return ""
+	}
+	what := "a text"
+	if _, ok := v.plain.(types.Bytes); ok {
+		what = "bytes"
+	}
+	media, _, err := mime.ParseMediaType(v.msg.DataContentType)
+	if err != nil || len(media) > maxMedia {
+		return fmt.Sprintf("; data is %s and not JSON, for that is what the message's content type says", what)
+	}
+	return fmt.Sprintf("; data is %s and not JSON, for the message's content type is %s", what, media)
+}
+
+const maxMedia = 100
+
+// spelt are the names that an expression spells.
+func spelt(a *ast.AST) map[string]bool {
+	names := map[string]bool{}
+	ast.PostOrderVisit(a.Expr(), ast.NewExprVisitor(func(e ast.Expr) {
+		switch e.Kind() {
+		case ast.SelectKind:
+			names[e.AsSelect().FieldName()] = true
+		case ast.LiteralKind:
+			if s, ok := e.AsLiteral().(types.String); ok {
+				names[string(s)] = true
+			}
+		}
+	}))
+	return names
 }
 
 func unfit(x *val, want string) error {

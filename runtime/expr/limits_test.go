@@ -57,6 +57,45 @@ func TestCheckAccepts(t *testing.T) {
 	}
 }
 
+func TestAnObjectEqualsItself(t *testing.T) {
+	m := &message.Message{Data: []byte(`{"a":{"x":1,"x":2},"b":{"x":1,"x":2},"c":{"x":2,"x":1},"d":{"x":1,"y":2}}`)}
+	for source, want := range map[string]bool{
+		`data == data`: true, `data.a == data.a`: true, `data.a == data.b`: true, `data.a in [data.b]`: true, `[data.a] == [data.b]`: true,
+		`data.a == data.c`: false, `data.a == data.d`: false, `data.d == data.a`: false, `data.d == {"y": 2, "x": 1}`: true, `{"y": 2, "x": 1} == data.d`: true,
+	} {
+		p, err := Compile(source, Message, Bool)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got, err := p.EvalBool(t.Context(), For(nil, m)); err != nil || got != want {
+			t.Errorf("%s: %t, %v", source, got, err)
+		}
+	}
+}
+
+// An error names the member that the expression names, and says when data cannot have members.
+func TestErrorsNameWhatTheExpressionNames(t *testing.T) {
+	for _, c := range []struct{ contentType, data, source, want string }{
+		{"", `{"a":1}`, `data.total > 1`, `"total", which the expression names, is missing in this message; ask with has( … ) or write .?total`},
+		{"", `{"a":{}}`, `data.a["grand total"] == 1`, `"grand total", which`},
+		{"", `{"a":{}}`, `{"x": data.a.b}`, `"b", which`},
+		{"", `{"a":{}}`, `data.a.list.filter(x, x > 1).size()`, `"list", which`},
+		{"", `{"a":{}}`, `attributes.color == "red"`, `"color", which`},
+		{"", `{"a":"b"}`, `data[data.a + data.a] == 1`, "a member that the expression names is missing"},
+		{"application/x-www-form-urlencoded", `{"total":1}`, `data.total > 1`, "data is bytes and not JSON, for the message's content type is application/x-www-form-urlencoded"},
+		{"text/plain; charset=utf-8", `{"total":1}`, `data.total > 1`, "data is a text and not JSON, for the message's content type is text/plain"},
+	} {
+		p, err := Compile(c.source, Message, JSON)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, err = p.EvalJSON(t.Context(), For(nil, &message.Message{DataContentType: c.contentType, Data: []byte(c.data)}), nil)
+		if err == nil || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%s: %v, want %s", c.source, err, c.want)
+		}
+	}
+}
+
 // What a message holds is in no error, wherever it stands.
 func TestErrorsKeepDataToThemselves(t *testing.T) {
 	const secret = "hunter2"

@@ -27,6 +27,8 @@ type Program struct {
 	root both
 	emit emitFn
 	list listFn // nil: the list is taken from the root's value
+	// names are those that the expression itself spells: its errors may show them.
+	names map[string]bool
 }
 
 // Check says whether an expression may stand where want is wanted: syntax, names, types and bounds. It evaluates nothing.
@@ -42,7 +44,7 @@ func Compile(source string, s Scope, want Kind) (*Program, error) {
 		return nil, err
 	}
 	d := &director{env: e, ast: ast.NativeRep(), scope: s}
-	p := &Program{root: both{foreign: newForeign(e, d.ast, d.ast.Expr())}}
+	p := &Program{root: both{foreign: newForeign(e, d.ast, d.ast.Expr())}, names: spelt(d.ast)}
 	if _, err := p.root.foreign.plan(); err != nil {
 		return nil, fmt.Errorf("the expression cannot be run: %w", err)
 	}
@@ -108,7 +110,7 @@ func (p *Program) EvalBool(ctx context.Context, v *View) (bool, error) {
 	v.begin(ctx)
 	x, err := p.root.eval(v)
 	if err != nil {
-		return false, fault(ctx, err)
+		return false, p.fault(ctx, v, err)
 	}
 	if x.kind != vBool {
 		return false, unfit(&x, "true or false")
@@ -121,14 +123,14 @@ func (p *Program) EvalString(ctx context.Context, v *View) (string, error) {
 	v.begin(ctx)
 	x, err := p.root.eval(v)
 	if err != nil {
-		return "", fault(ctx, err)
+		return "", p.fault(ctx, v, err)
 	}
 	switch x.kind {
 	case vString:
 		return strings.Clone(x.str), nil
 	case vInt, vDouble, vBool:
 		b, err := v.appendVal(nil, &x)
-		return string(b), fault(ctx, err)
+		return string(b), p.fault(ctx, v, err)
 	case vRef:
 		if u, ok := x.ref.(types.Uint); ok {
 			return strconv.FormatUint(uint64(u), 10), nil
@@ -146,7 +148,7 @@ func (p *Program) EvalJSON(ctx context.Context, v *View, dst []byte) ([]byte, er
 		err = errOutput
 	}
 	if err != nil {
-		return out[:len(dst)], fault(ctx, err)
+		return out[:len(dst)], p.fault(ctx, v, err)
 	}
 	return out, nil
 }
@@ -158,7 +160,7 @@ func (p *Program) EvalList(ctx context.Context, v *View) ([][]byte, error) {
 		var marks []int
 		out, err := p.list(v, nil, &marks)
 		if err != nil {
-			return nil, fault(ctx, err)
+			return nil, p.fault(ctx, v, err)
 		}
 		elements := make([][]byte, 0, len(marks)/2)
 		for i := 0; i < len(marks); i += 2 {
@@ -168,7 +170,7 @@ func (p *Program) EvalList(ctx context.Context, v *View) ([][]byte, error) {
 	}
 	x, err := p.root.eval(v)
 	if err != nil {
-		return nil, fault(ctx, err)
+		return nil, p.fault(ctx, v, err)
 	}
 	if x.kind == vNode && x.node.kind == kindList {
 		elements := make([][]byte, 0, x.node.count)
@@ -186,7 +188,7 @@ func (p *Program) EvalList(ctx context.Context, v *View) ([][]byte, error) {
 			err = errOutput
 		}
 		if err != nil {
-			return nil, fault(ctx, err)
+			return nil, p.fault(ctx, v, err)
 		}
 		elements = append(elements, e)
 	}

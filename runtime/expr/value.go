@@ -205,8 +205,11 @@ func (o *object) Equal(other ref.Val) ref.Val {
 	}
 	equal := true
 	(*node)(o).each(func(member *node) bool {
-		v, found := m.Find(types.String(member.name()))
-		equal = found && types.Equal(member.value(), v) == types.True
+		// A name that stands there twice means what Find gives for it, on both sides.
+		key := types.String(member.name())
+		mine, _ := o.Find(key)
+		v, found := m.Find(key)
+		equal = found && types.Equal(mine, v) == types.True
 		return equal
 	})
 	return types.Bool(equal)

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"strings"
 	"time"
 
 	"golang.org/x/time/rate"
@@ -63,7 +64,7 @@ func NewEndpoint(p plan.Endpoint, deps Deps) (*Endpoint, error) {
 
 func (e *Endpoint) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if !e.serves(r.URL) {
-		e.notFound(w)
+		e.notFound(w, e.shown())
 		return
 	}
 	if !e.allow(w, r, http.MethodPost) || !e.authenticated(w, r, e.plan.Auth) || e.refuseWhileDraining(w) {
@@ -100,23 +101,47 @@ func (e *Endpoint) serves(u *url.URL) bool {
 	return u.EscapedPath() == e.plan.Path || u.RawPath == "" && u.Path == e.plan.Path || u.Path == "" && e.plan.Path == "/"
 }
 
+// longSegment of a path is taken for a secret: only who knows it may call.
+const longSegment = 20
+
+// shown is where the Endpoint is, for who came to another path.
+func (e *Endpoint) shown() string {
+	for s := range strings.SplitSeq(e.plan.Path, "/") {
+		if len(s) >= longSegment {
+			return "POST at its spec.path"
+		}
+	}
+	return "POST " + e.plan.Path
+}
+
+// keyTime bounds the computing of the keys of one request.
+const keyTime = 5 * time.Second
+
 // setKeys gives each event the key that the Endpoint computes of it. Of a batch all members without one are named.
 func (e *Endpoint) setKeys(ctx context.Context, in *intake) *problem {
 	if e.key == nil {
 		return nil
 	}
-	p := problem{Status: http.StatusUnprocessableEntity, Reason: "NoKey", Detail: "the key cannot be computed from this event; look at what the Endpoint's key reads"}
+	p := problem{Status: http.StatusUnprocessableEntity, Reason: "NoKey", Detail: "the Endpoint's key cannot be computed from this event"}
+	ctx, cancel := context.WithTimeout(ctx, keyTime)
+	defer cancel()
 	keyless := 0
 	for i := range in.events {
-		if e.setKey(ctx, &in.events[i]) == nil {
+		err := e.setKey(ctx, &in.events[i])
+		if err == nil {
 			continue
+		}
+		why := err.Error() // of the expression or of the attribute, without a value
+		if ctx.Err() != nil {
+			why = fmt.Sprintf("the keys of one request may take %s to compute", keyTime)
 		}
 		keyless++
 		switch {
 		case !in.batch:
 			p.ID = in.events[i].ID
+			p.Detail += ": " + why
 		case keyless <= maxFaults:
-			p.Errors = append(p.Errors, fault{Index: &i, Detail: "has no key"})
+			p.Errors = append(p.Errors, fault{Index: &i, Detail: "has no key: " + why})
 		}
 	}
 	if keyless == 0 {

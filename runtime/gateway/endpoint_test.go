@@ -171,7 +171,9 @@ func TestEndpointServesItsExactPathAndMethod(t *testing.T) {
 	r.mailbox("work")
 	e := r.endpoint("RequestAck")
 	for _, path := range []string{"/", "/checkout/", "/checkout/x", "/Checkout", "//checkout"} {
-		e.post(path, "x").problem(http.StatusNotFound, "NotFound")
+		if p := e.post(path, "x").problem(http.StatusNotFound, "NotFound"); !strings.HasSuffix(p["detail"].(string), "it serves POST /checkout") {
+			t.Error(p["detail"])
+		}
 	}
 	for _, method := range []string{http.MethodGet, http.MethodPut, http.MethodDelete, http.MethodPatch, http.MethodOptions} {
 		g := e.call(method, "/checkout", "")
@@ -191,9 +193,12 @@ func TestEndpointKey(t *testing.T) {
 		t.Fatalf("got %s", l.Event)
 	}
 	g := e.post("/checkout", `{"secret":"s3cret"}`, "Content-Type", "application/json")
-	g.problem(http.StatusUnprocessableEntity, "NoKey")
-	if strings.Contains(g.body, "s3cret") {
-		t.Fatalf("the payload shows: %s", g.body)
+	if why := g.problem(http.StatusUnprocessableEntity, "NoKey")["detail"]; !strings.Contains(why.(string), `"customer", which the expression names, is missing`) || strings.Contains(g.body, "s3cret") {
+		t.Fatalf("the member does not show, or the payload does: %s", g.body)
+	}
+	g = e.post("/checkout", `{"customer":"c-7"}`, "Content-Type", "application/x-www-form-urlencoded") // curl's own
+	if why := g.problem(http.StatusUnprocessableEntity, "NoKey")["detail"]; !strings.Contains(why.(string), "not JSON, for the message's content type is application/x-www-form-urlencoded") {
+		t.Fatal(why)
 	}
 	p := e.post("/checkout", "["+structured("1", `{}`)+","+structured("2", `{"customer":"c"}`)+","+structured("3", `{}`)+"]", "Content-Type", batchType).problem(http.StatusUnprocessableEntity, "NoKey")
 	if at := fmt.Sprint(p["errors"]); !strings.Contains(at, "index:0") || strings.Contains(at, "index:1") || !strings.Contains(at, "index:2") {
@@ -201,6 +206,15 @@ func TestEndpointKey(t *testing.T) {
 	}
 	if _, err := gateway.NewEndpoint(plan.Endpoint{Pattern: "RequestAck", Key: &plan.Expr{CEL: "data."}}, r.deps("Endpoint", "x")); err == nil {
 		t.Fatal("a key that does not compile was taken")
+	}
+}
+
+func TestAnEndpointsSecretPathIsNotTold(t *testing.T) {
+	r := newRig(t)
+	r.mailbox("work")
+	e := r.endpoint("RequestAck", func(p *plan.Endpoint) { p.Path = "/hooks/4f1c9a7be2d84c05a1b3" })
+	if g := e.post("/hooks", "x"); strings.Contains(fmt.Sprint(g.problem(http.StatusNotFound, "NotFound")), "4f1c") {
+		t.Error(g.body)
 	}
 }
 

@@ -9,6 +9,7 @@ package gateway
 import (
 	"context"
 	"crypto/rand"
+	"fmt"
 	"log/slog"
 	"net/http"
 	"slices"
@@ -124,6 +125,8 @@ func (f *front) allow(w http.ResponseWriter, r *http.Request, methods ...string)
 	return false
 }
 
-func (f *front) notFound(w http.ResponseWriter) {
-	f.refuse(w, problem{Status: http.StatusNotFound, Reason: "NotFound", Detail: f.deps.Resource.Kind + " " + f.deps.Resource.Namespace + "/" + f.deps.Resource.Name + " serves nothing at this path"})
+// notFound answers 404 and tells what there is.
+func (f *front) notFound(w http.ResponseWriter, serves string) {
+	f.refuse(w, problem{Status: http.StatusNotFound, Reason: "NotFound", Detail: fmt.Sprintf("%s %s/%s serves nothing at this path; it serves %s",
+		f.deps.Resource.Kind, f.deps.Resource.Namespace, f.deps.Resource.Name, serves)})
 }

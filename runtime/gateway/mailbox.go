@@ -13,6 +13,8 @@ import (
 // modeLeases is the mode of a mailbox whose messages are received here; in the others a handler or a Pipeline takes them.
 const modeLeases = "Leases"
 
+const mailboxPaths = "POST /messages, /messages/receive, /leases/ack and /leases/LEASE/ with ack, nack, reject, reply or extend"
+
 // Mailbox serves a Mailbox: /messages takes messages, /messages/receive and /leases hand them out.
 type Mailbox struct {
 	front
@@ -54,14 +56,14 @@ func (m *Mailbox) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		token, what, _ := strings.Cut(path[len("/leases/"):], "/")
 		settle := m.settlements()[what]
 		if settle == nil || token == "" {
-			m.notFound(w)
+			m.notFound(w, mailboxPaths)
 			return
 		}
 		if m.mayReceive(w, r) {
 			settle(w, r, token)
 		}
 	default:
-		m.notFound(w)
+		m.notFound(w, mailboxPaths)
 	}
 }
 

@@ -236,7 +236,9 @@ func TestMailboxArguments(t *testing.T) {
 		m.post("/leases/"+ls[0].Lease+"/"+q, "").problem(http.StatusBadRequest, "BadArgument")
 	}
 	m.post("/leases/"+ls[0].Lease+"/frobnicate", "").problem(http.StatusNotFound, "NotFound")
-	m.post("/", "").problem(http.StatusNotFound, "NotFound")
+	if p := m.post("/", "").problem(http.StatusNotFound, "NotFound"); !strings.Contains(p["detail"].(string), "POST /messages, /messages/receive, /leases/ack") {
+		t.Error(p["detail"])
+	}
 	m.post("/messages/", "").problem(http.StatusNotFound, "NotFound")
 	for _, path := range []string{"/messages", "/messages/receive", "/leases/ack", "/leases/x/ack"} {
 		g := m.call(http.MethodGet, path, "")

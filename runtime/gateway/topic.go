@@ -33,7 +33,7 @@ func NewTopic(p plan.Topic, deps Deps) (*Topic, error) {
 
 func (t *Topic) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if r.URL.Path != "/" && r.URL.Path != "" {
-		t.notFound(w)
+		t.notFound(w, "POST and GET at its address itself")
 		return
 	}
 	if !t.allow(w, r, http.MethodPost, http.MethodGet) {

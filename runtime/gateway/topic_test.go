@@ -71,7 +71,9 @@ func TestTopicRefusals(t *testing.T) {
 	if e := fmt.Sprint(p["errors"]); !strings.Contains(e, "index:1") || !strings.Contains(e, "index:2") {
 		t.Fatalf("got %v", e)
 	}
-	s.post("/x", "x").problem(http.StatusNotFound, "NotFound")
+	if p := s.post("/x", "x").problem(http.StatusNotFound, "NotFound"); !strings.Contains(p["detail"].(string), "POST and GET") {
+		t.Error(p["detail"])
+	}
 	if g := s.call(http.MethodDelete, "/", ""); g.header.Get("Allow") != "POST, GET" {
 		t.Fatalf("Allow: %v", g.header)
 	}
