@@ -23,7 +23,7 @@ type watermark struct {
 
 	carries bool
 	ready   []mark // done and not stored, in order; those that came to nothing are left to the one before them
-	taken   int    // of ready, on their way to the broker
+	taken   int    // of ready, given to the broker at least once: it may have them, so they stay as they are
 	bytes   int    // of all that is kept
 }
 
@@ -106,7 +106,7 @@ func (w *watermark) carry(m mark) {
 	w.ready = append(w.ready, m)
 }
 
-// take gives what is to be stored now. Nothing is given twice before stored was called.
+// take gives what is to be stored now.
 func (w *watermark) take() []mark {
 	w.taken = len(w.ready)
 	return w.ready[:w.taken:w.taken]
@@ -118,7 +118,7 @@ func (w *watermark) stored(n int) {
 		w.bytes -= w.ready[i].size()
 	}
 	w.ready = slices.Delete(w.ready, 0, n)
-	w.taken = 0
+	w.taken -= n
 	if len(w.ready) == 0 {
 		w.advanced = false
 	}
