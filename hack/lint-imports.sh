@@ -59,6 +59,10 @@ runtime/secret              | ./api                         | refused
 runtime/sink                | ./api                         | refused
 runtime/step                | ./api                         | refused
 runtime/telemetry           | ./api                         | refused
+runtime/flow                | go.opentelemetry.io/otel/trace | refused
+runtime/engine              | go.opentelemetry.io/otel/trace | refused
+runtime/tracing             | go.opentelemetry.io/otel/trace | allowed
+runtime/tracing             | ./api                         | refused
 controllers                 | ./runtime/compile             | allowed
 controllers                 | ./runtime/broker/driver       | refused
 controllers                 | ./runtime/engine              | refused

@@ -20,6 +20,7 @@ import (
 	"github.com/waybill-dev/waybill/runtime/outbound"
 	"github.com/waybill-dev/waybill/runtime/plan"
 	"github.com/waybill-dev/waybill/runtime/secret"
+	"github.com/waybill-dev/waybill/runtime/tracing"
 )
 
 // A laptop hosts the engine where there is no cluster: an embedded broker, Secrets from the manifests, Services on this machine.
@@ -48,7 +49,7 @@ func (l *laptop) startEmbedded(ctx context.Context, log *slog.Logger) (err error
 	return err
 }
 
-func (l *laptop) host(log *slog.Logger) (engine.Host, error) {
+func (l *laptop) host(tracer *tracing.Tracer, log *slog.Logger) (engine.Host, error) {
 	key, err := l.state.key()
 	if err != nil {
 		return engine.Host{}, fmt.Errorf("the key of lease tokens: %w", err)
@@ -65,8 +66,9 @@ func (l *laptop) host(log *slog.Logger) (engine.Host, error) {
 		},
 		Base:       plan.Resource.Path,
 		LeaseKeys:  func() ([][]byte, error) { return [][]byte{key}, nil },
-		Outbound:   outbound.New(outbound.Config{Secrets: l.secrets, Service: l.service}),
+		Outbound:   outbound.New(outbound.Config{Secrets: l.secrets, Service: l.service, Wrap: tracer.Transport}),
 		Administer: true,
+		Tracing:    tracer,
 		Log:        log,
 	}, nil
 }

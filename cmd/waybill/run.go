@@ -21,6 +21,7 @@ import (
 	"github.com/waybill-dev/waybill/runtime/manifest"
 	"github.com/waybill-dev/waybill/runtime/plan"
 	"github.com/waybill-dev/waybill/runtime/telemetry"
+	"github.com/waybill-dev/waybill/runtime/tracing"
 )
 
 // runFlags are the flags of run as they were given.
@@ -144,7 +145,11 @@ func run(ctx context.Context, f *runFlags, stdin io.Reader, stdout, stderr io.Wr
 			err = errors.Join(err, lap.embedded.Shutdown(closing))
 		}()
 	}
-	host, err := lap.host(log)
+	tracer, err := tracing.FromEnv(log)
+	if err != nil {
+		return &exit{exitInvalid, err}
+	}
+	host, err := lap.host(tracer, log)
 	if err != nil {
 		return &exit{exitInvalid, err}
 	}
@@ -175,12 +180,22 @@ func run(ctx context.Context, f *runFlags, stdin io.Reader, stdout, stderr io.Wr
 			log.Error("serving HTTP ended", "error", err)
 		}
 	})
+	lastTraces(tracer, log)
 	complete = complete && !slices.ContainsFunc(drained, func(d engine.Drained) bool { return d.Cut })
 	say.drained(drained, complete)
 	if partly || !complete {
 		return &exit{exitPartly, nil}
 	}
 	return nil
+}
+
+// lastTraces sends the spans that are left.
+func lastTraces(tracer *tracing.Tracer, log *slog.Logger) {
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	defer cancel()
+	if err := tracer.Close(ctx); err != nil {
+		log.Warn("the last traces were not sent", "error", err)
+	}
 }
 
 // nothingRuns ends a run of which no part could be started.

@@ -27,6 +27,7 @@ import (
 	"github.com/waybill-dev/waybill/runtime/plan"
 	"github.com/waybill-dev/waybill/runtime/secret"
 	"github.com/waybill-dev/waybill/runtime/telemetry"
+	"github.com/waybill-dev/waybill/runtime/tracing"
 )
 
 // apiDir is where a Pod finds the token for the API server.
@@ -92,6 +93,10 @@ func work(ctx context.Context, c config, log *slog.Logger) error {
 	if err != nil {
 		return err
 	}
+	tracer, err := tracing.FromEnv(log)
+	if err != nil {
+		log.Error("there are no traces", "error", err) // messages matter more
+	}
 	eng := engine.New(engine.Host{
 		Drivers:    map[string]driver.Open{"NATS": nats.Open, "Embedded": nats.Open},
 		Secrets:    secrets,
@@ -103,8 +108,9 @@ func work(ctx context.Context, c config, log *slog.Logger) error {
 			return r.Path()
 		},
 		LeaseKeys:  func() ([][]byte, error) { return leaseKeys(secrets) },
-		Outbound:   outbound.New(outbound.Config{Secrets: secrets, Guard: guard}),
+		Outbound:   outbound.New(outbound.Config{Secrets: secrets, Guard: guard, Wrap: tracer.Transport}),
 		Administer: c.administer,
+		Tracing:    tracer,
 		Log:        log,
 	})
 
@@ -141,6 +147,11 @@ func work(ctx context.Context, c config, log *slog.Logger) error {
 		log.Info("drained", "resource", d.Resource.String(), "finished", d.Finished, "released", d.Released, "lost", int64(d.Lost)+d.AcceptedLost)
 	}
 	<-rotated
+	last, done := context.WithTimeout(context.Background(), 5*time.Second)
+	defer done()
+	if e := tracer.Close(last); e != nil {
+		log.Warn("the last traces were not sent", "error", e)
+	}
 	return err
 }
 

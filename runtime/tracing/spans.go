@@ -64,8 +64,9 @@ func (t *Tracer) Request(r *http.Request, to plan.Resource) (_ *http.Request, en
 	}
 	route := to.Path() + routeOf(r.URL.Path)
 	ctx := w3c.Extract(r.Context(), propagation.HeaderCarrier(r.Header))
-	ctx, span := t.tracer.Start(ctx, r.Method+" "+route, trace.WithSpanKind(trace.SpanKindServer), trace.WithAttributes(of(to)...),
+	ctx, _ = t.tracer.Start(ctx, r.Method+" "+route, trace.WithSpanKind(trace.SpanKindServer), trace.WithAttributes(of(to)...),
 		trace.WithAttributes(attribute.String("http.request.method", r.Method), attribute.String("http.route", route)))
+	span := trace.SpanFromContext(ctx)
 	r = r.WithContext(ctx)
 	r.Header = maps.Clone(r.Header)
 	r.Header.Del("Tracestate")
@@ -113,18 +114,23 @@ func (h *handling) Process(ctx context.Context, b *flow.Batch) {
 	for i := range b.Events {
 		e := &b.Events[i]
 		in := &b.Inputs[e.Input]
-		options := []trace.SpanStartOption{
-			trace.WithSpanKind(trace.SpanKindConsumer), trace.WithAttributes(h.attributes...),
-			trace.WithAttributes(attribute.String("messaging.message.id", e.Message.ID), attribute.Int("waybill.attempt", in.Attempt)),
-		}
-		under := ctx
-		if published := contextOf(&e.Message); published.IsValid() {
-			under = trace.ContextWithRemoteSpanContext(ctx, published)
-			options = append(options, trace.WithLinks(trace.Link{SpanContext: published}))
-		}
-		in.Context, _ = h.tracer.Start(under, h.name, options...)
+		in.Context = h.begin(ctx, &e.Message, in.Attempt)
 		stamp(in.Context, &e.Message)
 	}
+}
+
+// begin begins the span of one message, and gives the context that holds it.
+func (h *handling) begin(ctx context.Context, m *message.Message, attempt int) context.Context {
+	options := []trace.SpanStartOption{
+		trace.WithSpanKind(trace.SpanKindConsumer), trace.WithAttributes(h.attributes...),
+		trace.WithAttributes(attribute.String("messaging.message.id", m.ID), attribute.Int("waybill.attempt", attempt)),
+	}
+	if published := contextOf(m); published.IsValid() {
+		ctx = trace.ContextWithRemoteSpanContext(ctx, published)
+		options = append(options, trace.WithLinks(trace.Link{SpanContext: published}))
+	}
+	ctx, _ = h.tracer.Start(ctx, h.name, options...)
+	return ctx
 }
 
 func (h *handling) Commit(b *flow.Batch) {
