@@ -61,6 +61,7 @@ type Poller struct {
 	whole bool
 	// published are the items of pages that may be read again, so that they are not published again in vain.
 	published map[uint64]struct{}
+	visited   map[uint64]struct{} // pages that the round was led to
 
 	mu    sync.Mutex
 	stats Stats

@@ -47,6 +47,7 @@ func (p *Poller) poll(ctx context.Context) error {
 func (p *Poller) begin() {
 	p.st.At = &position{Cursor: p.st.Cursor, Ties: p.st.Ties}
 	p.whole = true
+	clear(p.visited)
 	if p.st.Seen != nil {
 		p.st.Seen.begin()
 	}
@@ -110,6 +111,9 @@ func (p *Poller) page(ctx context.Context, refused **failure) (more bool, err er
 			}
 		}
 		more, err = p.follow(ctx, view, a, at, next, len(raws))
+		if err == nil && more {
+			err = p.circle(next)
+		}
 	}
 	if err != nil {
 		// The page is read again. With Changed, what it brought is remembered by the item, and must be: it may look as before by then.
