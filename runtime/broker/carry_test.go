@@ -190,7 +190,9 @@ func (w *ways) Process(ctx context.Context, b *flow.Batch) {
 			b.Fail(e.Input, ctx.Err())
 		}
 		switch {
-		case b.Held(e.Input):
+		case b.Held(e.Input): // its turn comes
+			events = append(events, e)
+			continue
 		case fails:
 			b.Fail(e.Input, &flow.Fault{Blame: flow.Destination, Err: errors.New("500")})
 		case poison:
