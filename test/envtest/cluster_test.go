@@ -95,14 +95,22 @@ func newCounter() *counter { return &counter{writes: map[string][]string{}} }
 
 func (c *counter) wrap(next http.RoundTripper) http.RoundTripper {
 	return roundTripper(func(r *http.Request) (*http.Response, error) {
-		_, rest, namespaced := strings.Cut(r.URL.Path, "/namespaces/")
-		if namespace, what, _ := strings.Cut(rest, "/"); namespaced && r.Method != http.MethodGet && !strings.HasPrefix(what, "events") {
+		if namespace, write := writeInto(r); write {
+			_, rest, _ := strings.Cut(r.URL.Path, "/namespaces/")
+			_, what, _ := strings.Cut(rest, "/")
 			c.mu.Lock()
 			c.writes[namespace] = append(c.writes[namespace], r.Method+" "+what)
 			c.mu.Unlock()
 		}
 		return next.RoundTrip(r)
 	})
+}
+
+// writeInto tells a request that writes something, and into which namespace.
+func writeInto(r *http.Request) (namespace string, write bool) {
+	_, rest, namespaced := strings.Cut(r.URL.Path, "/namespaces/")
+	namespace, what, _ := strings.Cut(rest, "/")
+	return namespace, namespaced && r.Method != http.MethodGet && !strings.HasPrefix(what, "events")
 }
 
 // in are the writes into a namespace so far.

@@ -62,12 +62,16 @@ var _ = Describe("The manager, deployed", Ordered, func() {
 		Expect(list).To(MatchRegexp(`endpoint.waybill.dev/intake +RequestAck +http://intake-endpoint\.%s\.svc/intake +True +Running`, namespace))
 		Expect(list).To(MatchRegexp(`subscription.waybill.dev/large-orders +orders .*True +Running`))
 		Expect(list).NotTo(MatchRegexp(`\b(False|Unknown)\b`))
-		Eventually(func() string { return kubectl(ctx, "", "describe", "subscriptions.waybill.dev", "-n", namespace, "large-orders") }).
+		Eventually(func() string {
+			return kubectl(ctx, "", "describe", "subscriptions.waybill.dev", "-n", namespace, "large-orders")
+		}).
 			Should(And(ContainSubstring("Guarantee:  AtLeastOnce"), MatchRegexp(`Normal +Running .*Every Pod runs the current plan`)))
 
 		// What is wrong is told where a person looks.
 		kubectl(ctx, "", "patch", "subscriptions.waybill.dev", "-n", namespace, "large-orders", "--type=merge", "-p", `{"spec":{"filter":{"cel":"datas.total > 100"}}}`)
-		Eventually(func() string { return kubectl(ctx, "", "describe", "subscriptions.waybill.dev", "-n", namespace, "large-orders") }).
+		Eventually(func() string {
+			return kubectl(ctx, "", "describe", "subscriptions.waybill.dev", "-n", namespace, "large-orders")
+		}).
 			Should(MatchRegexp(`Warning +InvalidExpression .*there is no datas here; did you mean data\?`))
 
 		Expect(p.cmd.Process.Signal(syscall.SIGTERM)).To(Succeed())

@@ -46,7 +46,8 @@ var (
 	server   *nats.Embedded
 	pods     *cluster
 
-	kubeconfig string // of an administrator, for kubectl
+	kubeconfig string     // of an administrator, for kubectl
+	suite      *testing.T // takes rows for the end of `make test`
 )
 
 // settings are as a manager has them.
@@ -61,13 +62,14 @@ func TestOperator(t *testing.T) {
 		return
 	}
 	t.Setenv("KUBEBUILDER_ASSETS", assets)
+	suite = t
 	RegisterFailHandler(Fail)
 	SetDefaultEventuallyTimeout(20 * time.Second)
 	SetDefaultEventuallyPollingInterval(20 * time.Millisecond)
-	suite, reporter := GinkgoConfiguration()
-	suite.Timeout = 10 * time.Minute
+	limits, reporter := GinkgoConfiguration()
+	limits.Timeout = 20 * time.Minute
 	reporter.Succinct, reporter.NoColor = true, true
-	RunSpecs(t, "Operator", suite, reporter)
+	RunSpecs(t, "Operator", limits, reporter)
 }
 
 // findAssets are etcd and kube-apiserver, built when they are not there.
@@ -89,7 +91,8 @@ var _ = BeforeSuite(func(ctx SpecContext) {
 	Expect(err).NotTo(HaveOccurred())
 
 	env := &envtest.Environment{Scheme: scheme, CRDDirectoryPaths: []string{filepath.Join(root, "config", "crd", "bases")}, ErrorIfCRDPathMissing: true}
-	env.ControlPlane.GetAPIServer().Configure().Set("max-requests-inflight", "2000").Set("max-mutating-requests-inflight", "1000")
+	env.ControlPlane.GetAPIServer().Configure().Set("max-requests-inflight", "2000").Set("max-mutating-requests-inflight", "1000").
+		Set("service-cluster-ip-range", "10.0.0.0/16")
 	config, err := env.Start()
 	Expect(err).NotTo(HaveOccurred())
 	DeferCleanup(env.Stop)
@@ -138,6 +141,7 @@ func startOperator() {
 	writes = newCounter()
 	cfg := rest.CopyConfig(manager)
 	cfg.Wrap(writes.wrap)
+	cfg.Wrap(cuts.wrap)
 	options := controllers.ManagerOptions(k8s.Scheme())
 	options.Metrics = metricsserver.Options{BindAddress: "0"}
 	options.Controller.SkipNameValidation = new(true)
