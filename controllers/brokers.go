@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/log"
@@ -95,8 +96,25 @@ type ensured struct {
 	at   time.Time
 }
 
-// ensure makes the broker's objects that the resource owns, and looks now and then whether they still are as they should be.
-func (c *Controller) ensure(ctx context.Context, f *facts) error {
+// ensure makes the broker's objects that the resource owns, and looks now and then whether they still are as they should be. A broker that is away is no news for what has been made on it: that stands on the Broker alone, and is not copied to all that use it.
+func (c *Controller) ensure(ctx context.Context, k *kind, o client.Object, f *facts) error {
+	err := c.ensureAll(ctx, f)
+	if brokerReason(err) == v1alpha1.ReasonUnreachable && wasMade(k, o, f) {
+		f.again = 2 * c.options.Probe
+		return nil
+	}
+	return err
+}
+
+// wasMade reports whether the status, which only the operator writes, says that everything is in place for what is declared now.
+func wasMade(k *kind, o client.Object, f *facts) bool {
+	at := k.parts(o)
+	programmed := stateOf(at.common.Conditions, v1alpha1.ConditionProgrammed)
+	return at.objects != nil && programmed != nil && programmed.Status == metav1.ConditionTrue && programmed.ObservedGeneration == o.GetGeneration() &&
+		slices.Equal(*at.objects, brokerObjects(&f.verdict.outcome))
+}
+
+func (c *Controller) ensureAll(ctx context.Context, f *facts) error {
 	if len(f.verdict.owned) == 0 {
 		return nil
 	}

@@ -170,6 +170,9 @@ func (c *Controller) Reconcile(ctx context.Context, r plan.Resource) (reconcile.
 	} else {
 		f.problem = asProblem(c.make(ctx, k, o, f))
 	}
+	if f.problem != nil && f.problem.race || f.leaving != nil && f.leaving.race {
+		return reconcile.Result{RequeueAfter: c.retry.When(r)}, nil
+	}
 	if err := c.tell(ctx, k, o, f); err != nil {
 		f.problem, f.leaving = problemOf(err), nil
 	}
@@ -267,7 +270,7 @@ func (c *Controller) make(ctx context.Context, k *kind, o client.Object, f *fact
 			return err
 		}
 	}
-	away := asProblem(c.ensure(ctx, f))
+	away := asProblem(c.ensure(ctx, k, o, f))
 	if away != nil && away.class != passes {
 		return away
 	}

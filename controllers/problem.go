@@ -31,6 +31,8 @@ type problem struct {
 	// again is when to look once more, where nothing wakes the resource; 0: the class decides.
 	again time.Duration
 	err   error // for the log; may be nil
+	// race: somebody wrote the same object at the same time. It is tried again at once, and nobody is told.
+	race bool
 	// afterMaking: everything is in place, and the problem came up behind that.
 	afterMaking bool
 }
@@ -59,7 +61,9 @@ func problemOf(err error) *problem {
 		return p
 	}
 	switch {
-	case apierrors.IsConflict(err), apierrors.IsAlreadyExists(err), apierrors.IsNotFound(err),
+	case apierrors.IsConflict(err):
+		return &problem{class: passes, reason: v1alpha1.ReasonRollingOut, message: "objects are being written", err: err, race: true}
+	case apierrors.IsAlreadyExists(err), apierrors.IsNotFound(err),
 		apierrors.HasStatusCause(err, "NamespaceTerminating"), errors.Is(err, context.Canceled):
 		// Somebody was quicker; what that was comes by the watch. Trying again is for the case that it has come already.
 		return &problem{class: passes, reason: v1alpha1.ReasonRollingOut, message: "objects are being written", err: err}

@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"regexp"
 	"sync"
 	"time"
 
@@ -58,7 +59,7 @@ type session struct {
 	mu      sync.Mutex
 	version string
 	conn    driver.Conn
-	// Of the last attempt to dial, if it failed.
+	// Of the last attempt to dial, or the last call, if nobody answered.
 	failed error
 	next   time.Time
 	pause  time.Duration
@@ -170,10 +171,31 @@ func (s *Sessions) call(ctx context.Context, to controllers.Connection, do func(
 	if err != nil {
 		return err
 	}
-	if err := do(ctx, conn); err != nil {
+	err = do(ctx, conn)
+	open.answered(err, ctx.Err(), to)
+	if err != nil {
 		return explain(to, conn.Class(err), err)
 	}
 	return nil
+}
+
+// answered notes whether the broker did within its time. One that takes calls and answers none would else hold up each of those that ask it for
+// as long as a call may take, and with them everybody who has another broker.
+func (o *session) answered(err, ended error, to controllers.Connection) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	switch {
+	case err == nil:
+		o.pause = 0
+	case errors.Is(ended, context.DeadlineExceeded) && (o.failed == nil || !time.Now().Before(o.next)):
+		o.waits(away(to, fmt.Errorf("it took a call and gave no answer within %v", callTimeout)))
+	}
+}
+
+// waits has everybody told of a failure until it is time to try again.
+func (o *session) waits(err error) {
+	o.pause = min(max(firstRedial, 2*o.pause), lastRedial)
+	o.failed, o.next = err, time.Now().Add(o.pause)
 }
 
 // get returns the session's connection, dialling where there is none and the last attempt was not just now.
@@ -184,6 +206,10 @@ func (o *session) get(ctx context.Context, s *Sessions, to controllers.Connectio
 		o.hangUp()
 		o.version, o.failed, o.pause = to.Version, nil, 0
 	}
+	if o.failed != nil && time.Now().Before(o.next) {
+		return nil, o.failed
+	}
+	o.failed = nil
 	if o.conn != nil {
 		select {
 		case <-o.conn.Done():
@@ -197,19 +223,15 @@ func (o *session) get(ctx context.Context, s *Sessions, to controllers.Connectio
 			return o.conn, nil
 		}
 	}
-	if o.failed != nil && time.Now().Before(o.next) {
-		return nil, o.failed
-	}
 	conn, err := s.dial(ctx, to)
 	if err != nil {
 		if ctx.Err() != nil && !errors.Is(ctx.Err(), context.DeadlineExceeded) {
 			return nil, err // the caller went away: that says nothing about the broker
 		}
-		o.pause = min(max(firstRedial, 2*o.pause), lastRedial)
-		o.failed, o.next = err, time.Now().Add(o.pause)
+		o.waits(err)
 		return nil, err
 	}
-	o.conn, o.failed, o.pause = conn, nil, 0
+	o.conn, o.pause = conn, 0
 	return conn, nil
 }
 
@@ -266,8 +288,17 @@ func secretNames(b plan.Broker) []string {
 }
 
 func away(to controllers.Connection, err error) error {
-	return &controllers.BrokerError{Reason: v1alpha1.ReasonUnreachable, Err: fmt.Errorf("%v does not answer: %w", to.Addresses, err)}
+	return &controllers.BrokerError{Reason: v1alpha1.ReasonUnreachable, Err: fmt.Errorf("%v does not answer: %w", to.Addresses, settled{err})}
 }
+
+// ownPort is the near end of a connection, which is another one at each attempt.
+var ownPort = regexp.MustCompile(`\S+:\d+->`)
+
+// settled is an error in words that are the same at each attempt: they stand in a status, which would be written anew each time.
+type settled struct{ error }
+
+func (s settled) Error() string { return ownPort.ReplaceAllString(s.error.Error(), "") }
+func (s settled) Unwrap() error { return s.error }
 
 // explain gives an error of a driver the reason that a condition shows.
 func explain(to controllers.Connection, class driver.Class, err error) error {

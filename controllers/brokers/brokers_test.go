@@ -6,6 +6,8 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"k8s.io/apimachinery/pkg/types"
 
@@ -112,5 +114,62 @@ func TestObjectsAreMadeOnceKeptAndDeleted(t *testing.T) {
 	s.Forget(key) // the next call dials anew
 	if err := s.Delete(ctx, to, o.Ref, o.Owner, true); err != nil {
 		t.Error(err)
+	}
+}
+
+// hung is a session that takes calls and answers none.
+type hung struct {
+	driver.Conn
+	calls atomic.Int32
+}
+
+func (h *hung) Done() <-chan struct{}       { return nil }
+func (h *hung) Features() driver.Features   { return driver.Features{} }
+func (h *hung) Class(error) driver.Class    { return driver.Transient }
+func (h *hung) Close(context.Context) error { return nil }
+func (h *hung) Admin() driver.Admin         { return hungAdmin{h: h} }
+
+type hungAdmin struct {
+	driver.Admin
+	h *hung
+}
+
+func (a hungAdmin) Inspect(ctx context.Context, _ []driver.Ref) ([]driver.State, error) {
+	a.h.calls.Add(1)
+	<-ctx.Done()
+	return nil, ctx.Err()
+}
+
+func TestABrokerThatHangsHoldsUpOneCallAndNotAll(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		conn := &hung{}
+		s := New(map[string]Driver{"NATS": {Class: conn.Class, Open: func(context.Context, driver.Config) (driver.Conn, error) { return conn, nil }}}, noSecret)
+		defer s.Close()
+		began := time.Now()
+		for range 100 {
+			if _, err := s.Probe(t.Context(), connection("1", "nats:4222")); reasonOf(t, err) != v1alpha1.ReasonUnreachable {
+				t.Fatal(err)
+			}
+		}
+		if took := time.Since(began); took != callTimeout || conn.calls.Load() != 1 {
+			t.Errorf("%d calls, %v", conn.calls.Load(), took)
+		}
+		time.Sleep(2 * firstRedial) // of the bubble's clock
+		if _, err := s.Probe(t.Context(), connection("1", "nats:4222")); err == nil || conn.calls.Load() != 2 {
+			t.Errorf("%v after %d calls: it is asked again, ever more seldom", err, conn.calls.Load())
+		}
+	})
+}
+
+func TestTheSameFaultIsToldInTheSameWords(t *testing.T) {
+	to := connection("1", "nats:4222")
+	for text, want := range map[string]string{
+		"read tcp 127.0.0.1:54321->127.0.0.1:4222: i/o timeout": "[nats:4222] does not answer: read tcp 127.0.0.1:4222: i/o timeout",
+		"write tcp [::1]:54321->[::1]:4222: broken pipe":        "[nats:4222] does not answer: write tcp [::1]:4222: broken pipe",
+		"dial tcp 127.0.0.1:1: connect: connection refused":     "[nats:4222] does not answer: dial tcp 127.0.0.1:1: connect: connection refused",
+	} {
+		if got := away(to, errors.New(text)).Error(); got != want {
+			t.Error(got)
+		}
 	}
 }
