@@ -11,6 +11,7 @@ import (
 	"github.com/waybill-dev/waybill/runtime/gateway"
 	"github.com/waybill-dev/waybill/runtime/plan"
 	"github.com/waybill-dev/waybill/runtime/poll"
+	"github.com/waybill-dev/waybill/runtime/postgres"
 	"github.com/waybill-dev/waybill/runtime/reply"
 	"github.com/waybill-dev/waybill/runtime/sink"
 	"github.com/waybill-dev/waybill/runtime/step"
@@ -212,7 +213,12 @@ func (u *unit) buildPoller(p *plan.Poller) (*poll.Poller, error) {
 	if err != nil {
 		return nil, err
 	}
+	var db *postgres.Database
+	if p.SQL != nil {
+		db = u.openDatabase(p.SQL.DSN)
+	}
 	return poll.New(*p, poll.Deps{
+		Database:   db,
 		Client:     u.engine.host.Outbound,
 		Namespace:  u.plan.Resource.Namespace,
 		Publisher:  u.engine.host.Tracing.Publisher(u.mustBroker(p.To.Broker).Publisher(ref(p.To)), u.plan.Resource, u.destination(p.To, "")),

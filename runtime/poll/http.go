@@ -26,6 +26,9 @@ type answer struct {
 	links       []string // Link headers
 	address     *url.URL
 	notModified bool
+	// rows of a database, and whether the page ends before they do.
+	rows []record
+	cut  bool
 	// end: there is no such page, and the one before was the last.
 	end bool
 }

@@ -40,6 +40,16 @@ type found struct {
 
 // items takes a page apart.
 func (p *Poller) items(ctx context.Context, view *expr.View, a *answer) ([][]byte, error) {
+	if p.plan.SQL != nil {
+		raws := make([][]byte, len(a.rows))
+		for i := range a.rows {
+			raws[i] = a.rows[i].json
+		}
+		if p.programs.items == nil {
+			return raws, nil
+		}
+		a.page.Body = append(append([]byte{'['}, bytes.Join(raws, []byte{','})...), ']')
+	}
 	if p.programs.items != nil {
 		raws, err := p.programs.items.EvalList(ctx, view)
 		if err != nil && p.programs.noItems != nil {
@@ -50,7 +60,7 @@ func (p *Poller) items(ctx context.Context, view *expr.View, a *answer) ([][]byt
 		return raws, err
 	}
 	body := bytes.TrimSpace(a.page.Body)
-	if len(body) == 0 || p.plan.HTTP.Pagination != nil && slices.Contains([]string{"[]", "{}", "null"}, string(body)) {
+	if len(body) == 0 || p.pagination() != nil && slices.Contains([]string{"[]", "{}", "null"}, string(body)) {
 		return nil, nil
 	}
 	return [][]byte{a.page.Body}, nil
@@ -62,7 +72,7 @@ func (p *Poller) examine(ctx context.Context, view *expr.View, a *answer, raws [
 	fs := make([]found, 0, len(raws))
 	occurrences := map[string]uint64{}
 	for i, raw := range raws {
-		f, err := p.examineOne(ctx, view, a, raw, occurrences)
+		f, err := p.examineOne(ctx, view, a, i, raw, occurrences)
 		if ctx.Err() != nil {
 			return nil, ctx.Err()
 		}
@@ -75,7 +85,7 @@ func (p *Poller) examine(ctx context.Context, view *expr.View, a *answer, raws [
 	return fs, nil
 }
 
-func (p *Poller) examineOne(ctx context.Context, page *expr.View, a *answer, raw []byte, occurrences map[string]uint64) (found, error) {
+func (p *Poller) examineOne(ctx context.Context, page *expr.View, a *answer, i int, raw []byte, occurrences map[string]uint64) (found, error) {
 	f := found{publish: true, message: message.Message{
 		Source: p.plan.Source, Type: p.plan.Type, Time: a.read.UTC().Format(time.RFC3339Nano), DataContentType: p.itemType(a), Data: raw,
 	}}
@@ -96,10 +106,13 @@ func (p *Poller) examineOne(ctx context.Context, page *expr.View, a *answer, raw
 			return f, fmt.Errorf("key: %w", err)
 		}
 	}
-	switch p.plan.Detect {
-	case changed:
+	switch {
+	case p.plan.Detect == changed:
 		p.examineChanged(&f)
-	case cursor:
+	case p.plan.Detect == cursor && p.plan.SQL != nil:
+		f.cursor = a.rows[i].cursor
+		p.examineRow(&f, occurrences)
+	case p.plan.Detect == cursor:
 		if f.cursor, err = scalar(ctx, p.programs.cursor, view); err != nil {
 			return f, fmt.Errorf("cursor: %w", err)
 		}
@@ -150,6 +163,21 @@ func (p *Poller) examineChanged(f *found) {
 		m.ID = hex.EncodeToString(sum[:16])
 	} else {
 		m.ID += "-" + hex.EncodeToString(sum[:8])
+	}
+}
+
+// examineRow tells by the cursor's own row, or with overlap by all rows within it, what was published.
+func (p *Poller) examineRow(f *found, occurrences map[string]uint64) {
+	m, at := &f.message, p.st.At
+	if m.ID == "" {
+		m.ID = defaultID(occurrences, m.Data, []byte(f.cursor))
+	}
+	f.tie = hash64([]byte(m.ID), m.Data)
+	switch {
+	case p.plan.SQL.Overlap > 0:
+		f.publish = !at.Recent.has(f.tie)
+	case f.cursor == at.Cursor:
+		f.publish = !slices.Contains(at.Ties, f.tie)
 	}
 }
 

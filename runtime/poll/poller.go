@@ -15,6 +15,7 @@ import (
 	"github.com/waybill-dev/waybill/runtime/message"
 	"github.com/waybill-dev/waybill/runtime/outbound"
 	"github.com/waybill-dev/waybill/runtime/plan"
+	"github.com/waybill-dev/waybill/runtime/postgres"
 	"github.com/waybill-dev/waybill/runtime/schema"
 )
 
@@ -42,7 +43,8 @@ type Deps struct {
 	Namespace  string // of the secrets
 	Publisher  Publisher
 	Checkpoint checkpoint.Store
-	Log        *slog.Logger // nil: none
+	Database   *postgres.Database // of a plan with SQL
+	Log        *slog.Logger       // nil: none
 }
 
 // Poller runs one plan. It is made by New and run once.
@@ -71,7 +73,7 @@ type programs struct{ items, noItems, id, key, cursor, next, hasNext *expr.Progr
 
 // New makes a Poller. Its errors name the field of the plan.
 func New(p plan.Poller, d Deps) (*Poller, error) {
-	if p.HTTP == nil {
+	if (p.HTTP == nil) == (p.SQL == nil) {
 		return nil, errors.New("the plan has no source that this worker knows")
 	}
 	if _, err := newSchedule(p.Schedule, time.Now()); err != nil {
@@ -84,8 +86,8 @@ func New(p plan.Poller, d Deps) (*Poller, error) {
 	switch p.Detect {
 	case always, etag, changed:
 	case cursor:
-		if p.HTTP.Cursor == nil {
-			return nil, errors.New("detect Cursor: needs http.cursor")
+		if p.HTTP != nil && p.HTTP.Cursor == nil || p.SQL != nil && p.SQL.Cursor == nil {
+			return nil, errors.New("detect Cursor: needs http.cursor or sql.cursor")
 		}
 	default:
 		return nil, fmt.Errorf("detect %q is not known", p.Detect)
@@ -99,6 +101,10 @@ func New(p plan.Poller, d Deps) (*Poller, error) {
 			return nil, fmt.Errorf("schema: %w", err)
 		}
 	}
+	if p.SQL != nil {
+		out.get = (&sqlSource{db: d.Database, plan: *p.SQL}).get
+		return out, nil
+	}
 	if out.http, err = newHTTPSource(d.Client, d.Namespace, *p.HTTP); err != nil {
 		return nil, err
 	}
@@ -108,7 +114,7 @@ func New(p plan.Poller, d Deps) (*Poller, error) {
 
 func (p *Poller) compile() error {
 	var pageCursor, itemCursor *plan.Expr
-	if pg := p.plan.HTTP.Pagination; pg != nil {
+	if pg := p.pagination(); pg != nil {
 		if pg.Type != "Link" && pg.Type != "Cursor" && pg.Type != "Page" {
 			return fmt.Errorf("pagination: type %q is not known", pg.Type)
 		}
@@ -116,7 +122,7 @@ func (p *Poller) compile() error {
 			return errors.New("pagination: cursor belongs to type Cursor, and to no other")
 		}
 	}
-	if p.plan.Detect == cursor {
+	if p.plan.Detect == cursor && p.plan.HTTP != nil {
 		itemCursor = &p.plan.HTTP.Cursor.Expr
 	}
 	for _, e := range []struct {
@@ -156,8 +162,26 @@ func (p *Poller) compile() error {
 	return nil
 }
 
+// pagination is how an HTTP source goes from page to page, nil where there is one page only.
+func (p *Poller) pagination() *plan.Pagination {
+	if p.plan.HTTP == nil {
+		return nil
+	}
+	return p.plan.HTTP.Pagination
+}
+
 // fingerprints name what positions, and the cursor, belong to.
 func (p *Poller) fingerprints() (source, cursorOf string) {
+	if sql := p.plan.SQL; sql != nil {
+		source = fingerprint(struct {
+			Query   string
+			Params  []int
+			ID, Key *plan.Expr
+			Items   *plan.Expr
+			Detect  string
+		}{sql.Query, sql.Params, p.plan.ID, p.plan.Key, p.plan.Items, p.plan.Detect})
+		return source, fingerprint(sql.Cursor)
+	}
 	asked := *p.plan.HTTP
 	asked.Timeout, asked.MaxResponseBytes = 0, 0
 	source = fingerprint(struct {

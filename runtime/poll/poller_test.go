@@ -21,6 +21,7 @@ import (
 	"github.com/waybill-dev/waybill/runtime/message"
 	"github.com/waybill-dev/waybill/runtime/outbound"
 	"github.com/waybill-dev/waybill/runtime/plan"
+	"github.com/waybill-dev/waybill/runtime/postgres"
 	"github.com/waybill-dev/waybill/runtime/secret"
 )
 
@@ -96,6 +97,7 @@ type rig struct {
 	client  *outbound.Client
 	secrets secret.Memory
 	handler http.HandlerFunc
+	db      *postgres.Database // of a plan with SQL
 	*Poller
 }
 
@@ -127,7 +129,7 @@ func newRig(t *testing.T, p plan.Poller) *rig {
 func (r *rig) restart() {
 	r.t.Helper()
 	var err error
-	if r.Poller, err = New(r.plan, Deps{Client: r.client, Namespace: "shop", Publisher: r.out, Checkpoint: r.store}); err != nil {
+	if r.Poller, err = New(r.plan, Deps{Client: r.client, Namespace: "shop", Publisher: r.out, Checkpoint: r.store, Database: r.db}); err != nil {
 		r.t.Fatal(err)
 	}
 	if err := r.load(r.t.Context()); err != nil {

@@ -22,7 +22,10 @@ func (p *Poller) poll(ctx context.Context) error {
 		p.begin()
 	}
 	most := 1
-	if pg := p.plan.HTTP.Pagination; pg != nil {
+	if sql := p.plan.SQL; sql != nil {
+		most = sql.MaxPages
+	}
+	if pg := p.pagination(); pg != nil {
 		if most = pg.MaxPages; most <= 0 {
 			most = 1000
 		}
@@ -45,7 +48,7 @@ func (p *Poller) poll(ctx context.Context) error {
 
 // begin starts a round.
 func (p *Poller) begin() {
-	p.st.At = &position{Cursor: p.st.Cursor, Ties: p.st.Ties}
+	p.st.At = &position{Cursor: p.st.Cursor, Ties: p.st.Ties, Recent: p.st.Recent}
 	p.whole = true
 	clear(p.visited)
 	if p.st.Seen != nil {
@@ -106,9 +109,12 @@ func (p *Poller) page(ctx context.Context, refused **failure) (more bool, err er
 	}
 	if err == nil {
 		for i := range fs {
-			if fs[i].cursor != "" {
+			if fs[i].cursor != "" && p.plan.HTTP != nil {
 				next.advance(fs[i].cursor, fs[i].tie)
 			}
+		}
+		if p.plan.SQL != nil && p.plan.SQL.Cursor != nil {
+			p.pass(next, fs, a.rows)
 		}
 		more, err = p.follow(ctx, view, a, at, next, len(raws))
 		if err == nil && more {
@@ -247,7 +253,10 @@ func (p *Poller) remember(f *found) {
 
 // follow says whether another page follows, and writes into next where.
 func (p *Poller) follow(ctx context.Context, view *expr.View, a *answer, at, next *position, items int) (bool, error) {
-	pg := p.plan.HTTP.Pagination
+	if sql := p.plan.SQL; sql != nil {
+		return a.cut || sql.Limited && next.Token != at.Token && next.Token != "", nil
+	}
+	pg := p.pagination()
 	if pg == nil {
 		return false, nil
 	}
@@ -288,7 +297,7 @@ func (p *Poller) complete(ctx context.Context, end *position) error {
 		}
 	case cursor:
 		moved = st.Cursor != end.Cursor
-		st.Cursor, st.Ties = end.Cursor, end.Ties
+		st.Cursor, st.Ties, st.Recent = end.Cursor, end.Ties, end.Recent
 	}
 	// An ETag speaks of one address: not of other pages, and not of the one with another cursor in it.
 	st.Validators = validators{}

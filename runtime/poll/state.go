@@ -25,6 +25,7 @@ type state struct {
 	// Cursor is the largest seen in complete rounds, and Ties are hashes of the items that had it.
 	Cursor string   `json:"cursor,omitempty"`
 	Ties   []uint64 `json:"ties,omitempty"`
+	Recent recent   `json:"recent,omitzero"` // with overlap
 	Seen   *seen    `json:"seen,omitempty"`
 	// At is the page to ask next within a round that is under way; nil: the round is complete.
 	At *position `json:"at,omitempty"`
@@ -40,10 +41,11 @@ type validators struct {
 type position struct {
 	Number int    `json:"number"`          // of pages before this one
 	Link   string `json:"link,omitempty"`  // pagination by Link: the page's address, relative to the first page's where it can be
-	Token  string `json:"token,omitempty"` // pagination by Cursor
+	Token  string `json:"token,omitempty"` // pagination by Cursor; of a database the cursor of the row behind which it begins
 	// Cursor is the largest of this round so far, and Ties the items that have it.
 	Cursor string   `json:"cursor,omitempty"`
 	Ties   []uint64 `json:"ties,omitempty"`
+	Recent recent   `json:"recent,omitzero"`
 	// Validators of the first page.
 	Validators validators `json:"validators,omitzero"`
 	// Faulty: an item of this round could not be published, so the round must not be taken for done.
@@ -55,7 +57,7 @@ func (at *position) after() *position {
 	next := *at
 	next.Number++
 	next.Link, next.Token = "", ""
-	next.Ties = slices.Clone(at.Ties)
+	next.Ties, next.Recent = slices.Clone(at.Ties), at.Recent.clone()
 	return &next
 }
 
@@ -86,7 +88,7 @@ func (k *keeper) load(ctx context.Context, source, cursorOf string) (*state, err
 		st.Source, st.At, st.Validators = source, nil, validators{}
 	}
 	if st.CursorOf != cursorOf {
-		st.CursorOf, st.Cursor, st.Ties = cursorOf, "", nil
+		st.CursorOf, st.Cursor, st.Ties, st.Recent, st.At = cursorOf, "", nil, recent{}, nil
 	}
 	return st, nil
 }
