@@ -249,12 +249,13 @@ func (m *Mailbox) admit(d *driver.Delivery) bool {
 }
 
 // exhausted reports whether a delivery's attempts were all made before it. Of a message that this replica never lent out the broker's count
-// is hearsay: a delivery in it may have been one that nobody received. So one attempt more is made then, rather than perhaps one fewer.
+// is hearsay: deliveries in it may have been such that nobody received. So it is lent out once more then, whatever the count; but for a count
+// that no handing back explains, for the tally of what was lent is bounded.
 func (m *Mailbox) exhausted(d *driver.Delivery) bool {
 	if m.plan.MaxAttempts <= 0 || m.plan.DeadLetter == nil || d.Count <= m.plan.MaxAttempts {
 		return false
 	}
-	return d.Count > m.plan.MaxAttempts+1 || m.lent.of(d) > 0
+	return m.lent.of(d) > 0 || d.Count > 3*m.plan.MaxAttempts+10
 }
 
 // setAside deals with what admit kept back: expired requests are dropped, the others dead-lettered. What cannot be now comes again.

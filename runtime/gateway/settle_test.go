@@ -288,12 +288,14 @@ func TestWhatOneReplicaHandedToNobodyIsNoAttemptForAnother(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	var into [1]driver.Delivery
-	if n, err := src.Receive(within(t), into[:]); n != 1 || err != nil {
-		t.Fatal(n, err)
-	}
-	if errs := r.broker.Settler().Settle(within(t), []driver.Settlement{{D: &into[0], Verb: driver.Release}}); errs != nil && errs[0] != nil {
-		t.Fatal(errs[0])
+	for range 4 {
+		var into [1]driver.Delivery
+		if n, err := src.Receive(within(t), into[:]); n != 1 || err != nil {
+			t.Fatal(n, err)
+		}
+		if errs := r.broker.Settler().Settle(within(t), []driver.Settlement{{D: &into[0], Verb: driver.Release}}); errs != nil && errs[0] != nil {
+			t.Fatal(errs[0])
+		}
 	}
 	if err := src.Close(within(t)); err != nil {
 		t.Fatal(err)
