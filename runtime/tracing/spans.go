@@ -64,6 +64,7 @@ func (t *Tracer) Request(r *http.Request, to plan.Resource) (_ *http.Request, en
 	}
 	route := to.Path() + routeOf(r.URL.Path)
 	ctx := w3c.Extract(r.Context(), propagation.HeaderCarrier(r.Header))
+	//nolint:spancheck // end ends it
 	ctx, _ = t.tracer.Start(ctx, r.Method+" "+route, trace.WithSpanKind(trace.SpanKindServer), trace.WithAttributes(of(to)...),
 		trace.WithAttributes(attribute.String("http.request.method", r.Method), attribute.String("http.route", route)))
 	span := trace.SpanFromContext(ctx)
@@ -114,7 +115,7 @@ func (h *handling) Process(ctx context.Context, b *flow.Batch) {
 	for i := range b.Events {
 		e := &b.Events[i]
 		in := &b.Inputs[e.Input]
-		in.Context = h.begin(ctx, &e.Message, in.Attempt)
+		in.Context = h.begin(ctx, &e.Message, in.Attempt) //nolint:fatcontext // each input has its own, under that of the batch
 		stamp(in.Context, &e.Message)
 	}
 }
@@ -129,7 +130,7 @@ func (h *handling) begin(ctx context.Context, m *message.Message, attempt int) c
 		ctx = trace.ContextWithRemoteSpanContext(ctx, published)
 		options = append(options, trace.WithLinks(trace.Link{SpanContext: published}))
 	}
-	ctx, _ = h.tracer.Start(ctx, h.name, options...)
+	ctx, _ = h.tracer.Start(ctx, h.name, options...) //nolint:spancheck // Commit ends it
 	return ctx
 }
 
