@@ -11,12 +11,10 @@ import (
 	"github.com/waybill-dev/waybill/runtime/plan"
 )
 
-// Broker objects bear a mark of who made them: HOST/KIND/NAMESPACE/NAME. Two clusters, or a cluster and a laptop, may share a broker and have
-// resources of the same names; without the host in it each would take the other's objects for its own.
-const (
-	hostCluster = "cluster-"
-	hostLaptop  = "laptop-"
-)
+// Broker objects bear a mark of who made them: a cluster's are cluster-UID/KIND/NAMESPACE/NAME, a laptop's only KIND/NAMESPACE/NAME. Two
+// clusters, or a cluster and a laptop, may share a broker and have resources of the same names; with one mark for both each would take the
+// other's objects for its own.
+const hostCluster = "cluster-"
 
 // hostOf is this cluster's part of the marks: a cluster has no identity but its oldest namespace's.
 func hostOf(kubeSystem metav1.Object) string { return hostCluster + string(kubeSystem.GetUID()) }
@@ -46,8 +44,6 @@ func belongs(mark, here string) string {
 		return "belongs to " + resource
 	case ok && strings.HasPrefix(host, hostCluster):
 		return "belongs to " + resource + " of another cluster (" + host + ")"
-	case ok && strings.HasPrefix(host, hostLaptop):
-		return "belongs to " + resource + " of a laptop (" + host + ")"
 	}
-	return fmt.Sprintf("belongs to %q", mark)
+	return "belongs to " + mark + " of a laptop"
 }

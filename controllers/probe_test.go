@@ -143,3 +143,24 @@ func TestTheOperatorsMetrics(t *testing.T) {
 		t.Errorf("%v", got)
 	}
 }
+
+func TestSomebodyElsesObjectIsToldInPlainWords(t *testing.T) {
+	ours := plan.Object{Ref: plan.Ref{Broker: "shop/main", Kind: "Topic", Name: "orders"}, Owner: "cluster-1/Topic/shop/orders"}
+	taken := &BrokerError{v1alpha1.ReasonConflict, errors.New("owner")}
+	for theirs, want := range map[string]string{
+		"cluster-2/Topic/shop/orders": "belongs to Topic/shop/orders of another cluster (cluster-2)",
+		"cluster-1/Topic/shop/bills":  "belongs to Topic/shop/bills",
+		"Topic/shop/orders":           "belongs to Topic/shop/orders of a laptop",
+		"":                            "was not made by Waybill",
+	} {
+		c, _ := probing(&scripted{states: map[string]State{"orders": {Exists: true, Owner: theirs}}})
+		want := "Topic orders on Broker shop/main exists and " + want + ": give this Broker another spec.prefix, or use the object as it is by its spec.externalName"
+		if p := c.taken(t.Context(), Connection{}, ours, taken); p == nil || p.message != want || p.class != stalls || p.reason != v1alpha1.ReasonConflict {
+			t.Errorf("%+v", p)
+		}
+	}
+	c, _ := probing(&scripted{states: map[string]State{"orders": {Exists: true, Owner: ours.Owner}}})
+	if p := c.taken(t.Context(), Connection{}, ours, taken); p != nil {
+		t.Errorf("a conflict about something else: %v", p)
+	}
+}
