@@ -153,9 +153,9 @@ func (p *position) backlog(state *jetstream.StreamState) int64 {
 	return after(p.done, state)
 }
 
-// hasPlaces reports whether a stream holds more than messages.
+// hasPlaces reports whether a stream may hold more than messages. The only one that it has may be a place: others were deleted before it.
 func hasPlaces(s *jetstream.StreamInfo) bool {
-	return s.State.NumSubjects > 1 && slices.Contains(s.Config.Subjects, placesOf(s.Config.Name))
+	return (s.State.NumSubjects > 1 || s.State.Msgs == 1) && slices.Contains(s.Config.Subjects, placesOf(s.Config.Name))
 }
 
 // backlog of a group in a stream that holds places too.

@@ -122,9 +122,9 @@ func checkPosition(spec *driver.SourceSpec, cur *cursor, state *jetstream.Stream
 }
 
 // readerName is the consumer of one reader of a group. Every start has one of its own, so that nothing of an earlier one can be taken for
-// its messages.
-func readerName(group string, epoch uint64, n int) string {
-	return readersOf(group, epoch) + strconv.Itoa(n)
+// its messages; epochs begin anew with a cursor that is made anew, holders do not.
+func readerName(group string, epoch uint64, holder string, n int) string {
+	return readersOf(group, epoch) + holder + "-" + strconv.Itoa(n)
 }
 
 // readersOf is what the names of the consumers of one claim begin with.
@@ -147,7 +147,7 @@ func (s *cursorSource) start(ctx context.Context) error {
 	}
 	s.forget(ctx)
 	s.readers++
-	name := readerName(s.spec.Group, s.claim.Epoch, s.readers)
+	name := readerName(s.spec.Group, s.claim.Epoch, s.holder, s.readers)
 	_, err := s.conn.js.CreateConsumer(ctx, s.spec.Object.Name, jetstream.ConsumerConfig{
 		Name:              name,
 		DeliverPolicy:     jetstream.DeliverByStartSequencePolicy,

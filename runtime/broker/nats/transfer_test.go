@@ -216,3 +216,57 @@ func TestATransferThatEndsLeavesNoPlace(t *testing.T) {
 		t.Error("the place of a deleted group is left")
 	}
 }
+
+// A transfer was killed, and its group becomes one with a durable consumer, and a cursor again: nothing is carried twice, nothing is left out.
+func TestAPositionGoesFromATransferToAConsumerAndBack(t *testing.T) {
+	p := newPassage(t, driver.Object{})
+	p.publish(t, 6)
+	c := p.open(t)
+	src, err := c.Source(within(t), p.spec)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.carry(t, src, 2)
+	if err := c.Close(within(t)); err != nil {
+		t.Fatal(err)
+	}
+	_ = src.Close(within(t)) // its connection is gone
+	group := driver.Object{Ref: driver.Ref{Kind: driver.Group, Name: "once", Of: "in"}, Owner: "o", AckWait: time.Minute}
+	ensure := func(o driver.Ordering) {
+		t.Helper()
+		group.Ordering = o
+		if outcome, err := p.conn.Admin().Ensure(within(t), group); err != nil || outcome != driver.Updated {
+			t.Fatalf("Ensure with ordering %s: %s, %v", o, outcome, err)
+		}
+	}
+	ensure(driver.None)
+	plain := p.spec
+	plain.Into, plain.Ordering = driver.Ref{}, driver.None
+	src, err = p.conn.Source(within(t), plain)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for want := 2; want < 4; want++ {
+		into := make([]driver.Delivery, 1)
+		if n, err := src.Receive(within(t), into); err != nil || n != 1 || into[0].Message.ID != fmt.Sprint(want) {
+			t.Fatalf("the consumer received %d, %v, %s; want message %d", n, err, into[0].Message.ID, want)
+		}
+		if err := src.Settle(within(t), []driver.Settlement{{D: &into[0], Verb: driver.Done}})[0]; err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := src.Close(within(t)); err != nil {
+		t.Fatal(err)
+	}
+	ensure(driver.Key)
+	if src, err = p.conn.Source(within(t), p.spec); err != nil {
+		t.Fatal(err)
+	}
+	into := make([]driver.Delivery, 1)
+	if n, err := src.Receive(within(t), into); err != nil || n != 1 || into[0].Message.ID != "4" {
+		t.Errorf("the transfer received %d, %v, %s; want message 4", n, err, into[0].Message.ID)
+	}
+	if err := src.Close(within(t)); err != nil {
+		t.Fatal(err)
+	}
+}
