@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -27,8 +28,15 @@ func aCommand(cmd *cobra.Command, args []string) error {
 			names = append(names, c.Name())
 		}
 	}
+	if right := alike[args[0]]; right != "" {
+		return usage(cmd, "there is no command %q; did you mean %s?", args[0], right)
+	}
 	return usage(cmd, "there is no command %q%s", args[0], meant(args[0], names))
 }
+
+// alike are what other tools call our commands.
+var alike = map[string]string{"start": "run", "serve": "run", "up": "run", "dev": "run", "apply": "run", "check": "validate", "lint": "validate", "test": "validate",
+	"plan": "compile", "build": "compile", "render": "compile", "explain": "compile"}
 
 // noArguments refuses what stands behind the flags: most often files that a shell made of a pattern.
 func noArguments(cmd *cobra.Command, args []string) error {
@@ -44,12 +52,20 @@ func noArguments(cmd *cobra.Command, args []string) error {
 // wrongFlag says in plain words what is wrong with a flag and what would be right.
 func wrongFlag(cmd *cobra.Command, err error) error {
 	if unknown, ok := errors.AsType[*pflag.NotExistError](err); ok {
+		if args := cmd.Flags().Args(); cmd.HasSubCommands() && len(args) > 0 {
+			return aCommand(cmd, args) // its flags are no fault: there is no such command
+		}
+		for _, c := range slices.SortedFunc(slices.Values(cmd.Commands()), runFirst) {
+			if name := unknown.GetSpecifiedName(); c.Flags().Lookup(name) != nil || len(name) == 1 && c.Flags().ShorthandLookup(name) != nil {
+				return usage(cmd, "a flag stands behind its command, as in: %s %s %s", cmd.CommandPath(), c.Name(), dashed(name))
+			}
+		}
 		if short := unknown.GetSpecifiedShortnames(); short != "" {
 			return usage(cmd, "there is no flag -%s", unknown.GetSpecifiedName())
 		}
 		var names []string
 		cmd.Flags().VisitAll(func(f *pflag.Flag) { names = append(names, "--"+f.Name) })
-		name := "--" + unknown.GetSpecifiedName()
+		name := dashed(unknown.GetSpecifiedName())
 		return usage(cmd, "there is no flag %s%s", name, meant(name, names))
 	}
 	if bare, ok := errors.AsType[*pflag.ValueRequiredError](err); ok {
@@ -61,6 +77,26 @@ func wrongFlag(cmd *cobra.Command, err error) error {
 		return usage(cmd, "--%s %s: %s", f.Name, redacted(invalid.GetValue()), wanted(f, invalid.Unwrap()))
 	}
 	return usage(cmd, "%v", err)
+}
+
+// runFirst sorts the command that most people mean before the others.
+func runFirst(a, b *cobra.Command) int {
+	switch {
+	case a.Name() == b.Name():
+		return 0
+	case a.Name() == "run":
+		return -1
+	case b.Name() == "run":
+		return 1
+	}
+	return strings.Compare(a.Name(), b.Name())
+}
+
+func dashed(name string) string {
+	if len(name) == 1 {
+		return "-" + name
+	}
+	return "--" + name
 }
 
 // wanted says what the value of a flag has to be like.

@@ -2,10 +2,11 @@ package engine
 
 import (
 	"context"
-	"encoding/json"
 	"net/http"
 	"strings"
 	"sync"
+
+	"github.com/waybill-dev/waybill/runtime/gateway"
 )
 
 // router hands a request to the gateway whose base it lies under. Bases are either "" (a Pod: one gateway, at the root) or
@@ -78,10 +79,7 @@ func (r *router) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 	defer r.count(-1)
 	h, base := r.find(req.URL.Path)
 	if h == nil {
-		w.Header().Set("Content-Type", "application/problem+json")
-		w.WriteHeader(http.StatusNotFound)
-		json.NewEncoder(w).Encode(map[string]any{"type": "about:blank", "title": "Not Found", "status": http.StatusNotFound, "reason": "NotFound",
-			"detail": "nothing is served at this address; /status lists what is"})
+		gateway.NotFound(w)
 		return
 	}
 	// Not http.StripPrefix: that answers 404 by itself where the path was spelt with needless percent-encoding.

@@ -42,13 +42,22 @@ type result struct {
 
 // refuse answers with p and counts it.
 func (f *front) refuse(w http.ResponseWriter, p problem) {
+	f.stats.refused(p.Status)
+	p.write(w)
+}
+
+// NotFound refuses a request to an address that no gateway is at.
+func NotFound(w http.ResponseWriter) {
+	problem{Status: http.StatusNotFound, Reason: "NotFound", Detail: "nothing is served at this address; /status lists what is"}.write(w)
+}
+
+func (p problem) write(w http.ResponseWriter) {
 	p.Type, p.Title = "about:blank", http.StatusText(p.Status)
 	h := w.Header()
 	h.Set("Content-Type", "application/problem+json")
 	if p.RetryAfter > 0 {
 		h.Set("Retry-After", strconv.Itoa(int((p.RetryAfter+time.Second-1)/time.Second)))
 	}
-	f.stats.refused(p.Status)
 	w.WriteHeader(p.Status)
 	_ = json.NewEncoder(w).Encode(p) // the client may be gone
 }
