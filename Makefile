@@ -34,6 +34,7 @@ build: bin/waybill bin/worker bin/manager ## Build the static binaries bin/waybi
 # Go knows better than make whether a binary is up to date.
 .PHONY: bin/waybill bin/worker bin/manager
 bin/waybill bin/worker bin/manager: bin/%:
+	@echo "go build ./cmd/$*$(if $(wildcard $@),, (with nothing in the cache of Go that takes minutes, for every package is compiled))"
 	@$(go_build) -o $@ ./cmd/$*
 
 ##@ While working
