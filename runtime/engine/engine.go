@@ -146,7 +146,13 @@ func (e *Engine) Drain(ctx context.Context, stopHTTP func(context.Context)) []Dr
 		wg.Go(func() { drained[i] = u.drain(ctx) })
 	}
 	wg.Wait()
-	stopHTTP(half)
+	// When their half is over, who waits still has waited in vain; answers that are being written get a moment.
+	last, ended := half, context.CancelFunc(func() {})
+	if half.Err() != nil {
+		last, ended = context.WithTimeout(context.WithoutCancel(ctx), lastAnswers)
+	}
+	stopHTTP(last)
+	ended()
 
 	e.cancel()
 	// The deadline bounds the work, not the goodbye: closing releases what is held, and takes its own short time.
@@ -158,6 +164,9 @@ func (e *Engine) Drain(ctx context.Context, stopHTTP func(context.Context)) []Dr
 	}
 	return drained
 }
+
+// lastAnswers is how long answers that are being written when a drain ends may take.
+const lastAnswers = time.Second
 
 func halfOf(ctx context.Context) (context.Context, context.CancelFunc) {
 	deadline, ok := ctx.Deadline()

@@ -217,6 +217,29 @@ func TestADrainFinishesWhatIsInFlightAndHandsBackTheRest(t *testing.T) {
 	}
 }
 
+// A flow that takes all of the drain leaves those who are being answered a moment.
+func TestADrainLeavesTimeForTheLastAnswers(t *testing.T) {
+	entered, leave := make(chan struct{}, 16), make(chan struct{})
+	subscriber := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {
+		entered <- struct{}{}
+		<-leave
+	}))
+	defer subscriber.Close()
+	defer close(leave)
+	e := start(t, topic("orders", embeddedBroker), push("billing", "orders", subscriber.URL, embeddedBroker))
+	if code, answer := post(t, e, "/default/topics/orders", `{}`); code != http.StatusAccepted {
+		t.Fatal(code, answer)
+	}
+	<-entered
+	ctx, cancel := context.WithTimeout(context.Background(), 200*time.Millisecond)
+	defer cancel()
+	var err error
+	e.Drain(ctx, func(ctx context.Context) { err = ctx.Err() })
+	if err != nil {
+		t.Errorf("HTTP is to end with a context that is over: %v", err)
+	}
+}
+
 func TestAnAddressThatServesNothingIsAProblemNotARedirect(t *testing.T) {
 	e := start(t, topic("orders", embeddedBroker))
 	for _, path := range []string{"/", "/default", "/default/topics/other", "/default/topics", "//default/topics/orders"} {
