@@ -12,8 +12,10 @@ import (
 // the server delivered it again would count as a failure to handle it. What was received and ran out is given up, for nobody settles it any
 // more: else it would fill the window for ever.
 func (s *durableSource) keep(ctx context.Context) {
-	tick := time.NewTicker(max(s.ackWait/3, 10*time.Millisecond))
+	every := max(s.wait()/3, 10*time.Millisecond)
+	tick := time.NewTicker(every)
 	defer tick.Stop()
+	looked := time.Now()
 	for {
 		select {
 		case <-ctx.Done():
@@ -22,9 +24,29 @@ func (s *durableSource) keep(ctx context.Context) {
 			return
 		case <-tick.C:
 		}
-		s.pull.pauseUnless(s.ackWait / 3)
+		if time.Since(looked) >= lookEvery {
+			looked = time.Now()
+			s.lookAtAckWait(ctx)
+		}
+		if now := max(s.wait()/3, 10*time.Millisecond); now != every {
+			every = now
+			tick.Reset(every)
+		}
+		s.pull.pauseUnless(every)
 		s.extendArrivals(ctx)
 		s.giveUpEnded(time.Now())
+	}
+}
+
+// lookEvery is how often an open source asks for its consumer's ack wait: one that was shortened meanwhile ends deliveries earlier than the
+// source thinks.
+const lookEvery = 10 * time.Second
+
+func (s *durableSource) lookAtAckWait(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, apiTimeout)
+	defer cancel()
+	if info, err := s.conn.consumerInfo(ctx, s.spec.Object.Name, s.consumer); err == nil {
+		s.ackWait.Store(int64(info.Config.AckWait))
 	}
 }
 
@@ -42,7 +64,7 @@ func (p *puller) pauseUnless(within time.Duration) {
 
 func (s *durableSource) extendArrivals(ctx context.Context) {
 	now := time.Now()
-	acks, which := s.pull.waiting(now.Add(-s.ackWait / 4))
+	acks, which := s.pull.waiting(now.Add(-s.wait() / 4))
 	if len(acks) == 0 {
 		return
 	}

@@ -2,6 +2,7 @@ package nats
 
 import (
 	"context"
+	"strconv"
 	"testing"
 	"time"
 
@@ -50,5 +51,31 @@ func TestWhatWasFetchedAheadOutlivesAPause(t *testing.T) {
 	// The window has room for the first one again although nobody settled it; the others were delivered once.
 	if got["1"] < 2 || got["2"] != 1 || got["3"] != 1 {
 		t.Errorf("deliveries %v", got)
+	}
+}
+
+// What is leased out must not outlive an ack wait that was shortened after the source was opened.
+func TestAShortenedAckWaitIsSeenByAnOpenSource(t *testing.T) {
+	q := driver.Ref{Kind: driver.Queue, Name: "q"}
+	c := embeddedConn(t, driver.Object{Ref: q, AckWait: time.Minute})
+	src, err := c.Source(t.Context(), driver.SourceSpec{Object: q, Window: driver.Window{Messages: 3}, Lease: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer src.Close(context.Background())
+	for n, wait := range []time.Duration{time.Minute, 5 * time.Second} {
+		if _, err := c.Admin().Ensure(t.Context(), driver.Object{Ref: q, AckWait: wait}); err != nil {
+			t.Fatal(err)
+		}
+		if errs := openPublisher(t, c, q).Publish(t.Context(), []message.Message{event(strconv.Itoa(n), "")}); errs != nil && errs[0] != nil {
+			t.Fatal(errs[0])
+		}
+		var one [1]driver.Delivery
+		if n, err := src.Receive(t.Context(), one[:]); n != 1 || err != nil {
+			t.Fatal(n, err)
+		}
+		if left := time.Until(one[0].Deadline); left > wait || left < wait-3*time.Second {
+			t.Errorf("with an ack wait of %s a delivery lasts %s", wait, left)
+		}
 	}
 }

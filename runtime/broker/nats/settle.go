@@ -171,7 +171,7 @@ func (s *durableSource) Extend(ctx context.Context, ds []*driver.Delivery) []err
 		case err != nil:
 			errs[i] = fmt.Errorf("stream %s: extending: %w", s.spec.Object.Name, err)
 		default:
-			d.Deadline = now.Add(s.ackWait)
+			d.Deadline = now.Add(s.wait())
 			s.mu.Lock()
 			d.Ref.(*held).until = d.Deadline
 			s.mu.Unlock()

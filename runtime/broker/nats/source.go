@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
@@ -59,7 +60,7 @@ type durableSource struct {
 	conn     *conn
 	spec     driver.SourceSpec
 	consumer string
-	ackWait  time.Duration
+	ackWait  atomic.Int64 // a time.Duration: it may be changed while the source is open
 	pull     *puller
 
 	scratch []arrival // of Receive
@@ -105,7 +106,8 @@ func (c *conn) openDurable(ctx context.Context, spec driver.SourceSpec) (*durabl
 			return nil, positionLost(spec.Object.Name, name, info.Delivered.Stream, stream.State.FirstSeq)
 		}
 	}
-	s := &durableSource{conn: c, spec: spec, consumer: name, ackWait: info.Config.AckWait}
+	s := &durableSource{conn: c, spec: spec, consumer: name}
+	s.ackWait.Store(int64(info.Config.AckWait))
 	s.pull = newPuller(c, spec.Window, true)
 	if spec.OnDemand {
 		return s, nil
@@ -140,6 +142,9 @@ func positionLost(stream, group string, position, first uint64) error {
 	return fmt.Errorf("stream %s, group %s: %w: it stood at %d and the oldest message left is %d; seek to a new position to go on",
 		stream, group, driver.ErrPositionLost, position, first)
 }
+
+// wait is the consumer's ack wait.
+func (s *durableSource) wait() time.Duration { return time.Duration(s.ackWait.Load()) }
 
 func (s *durableSource) Settling() driver.Settling { return driver.PerMessage }
 
@@ -214,6 +219,7 @@ func (s *durableSource) start(ctx context.Context, p *puller) error {
 	if err != nil {
 		return err
 	}
+	s.ackWait.Store(int64(info.Config.AckWait))
 	s.forget(p, info.Delivered.Stream)
 	return p.start(s.spec.Object.Name, s.consumer)
 }
@@ -259,7 +265,7 @@ func (s *durableSource) deliver(batch []arrival, into []driver.Delivery) int {
 			continue
 		}
 		d := &into[n]
-		*d = driver.Delivery{Count: int(o.deliveries), Deadline: batch[i].at.Add(s.ackWait), Stored: o.at(), Handle: handleOf(m.Reply)}
+		*d = driver.Delivery{Count: int(o.deliveries), Deadline: batch[i].at.Add(s.wait()), Stored: o.at(), Handle: handleOf(m.Reply)}
 		if s.spec.Lease {
 			d.Ref = &restored{m.Reply} // not held: it is its receiver's, whatever becomes of this source
 		} else {
