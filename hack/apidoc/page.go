@@ -27,8 +27,8 @@ const introduction = `# API reference
 Made from the definitions in config/crd and the types in api/v1alpha1 (` + "`make manifests`" + ` writes it anew); do not edit it. The pages about the
 [patterns](../README.md#documentation) say what to use these fields for; [contract.md](contract.md) says what can be relied on.
 
-All kinds are of ` + "`apiVersion: waybill.dev/v1alpha1`" + ` and live in a namespace. ` + "`metadata.name`" + ` is at most 63 characters, lower case letters, digits and
-` + "`-`" + `. A *duration* is written as ` + "`90s`, `1m30s` or `24h`" + `, an *amount* of bytes as ` + "`512Ki` or `10Gi`" + `. *CEL* is an expression: see
+All kinds are of ` + "`apiVersion: waybill.dev/v1alpha1`" + ` and live in a namespace. ` + "`metadata.name`" + ` has at most 48 characters, lower case letters, digits
+and ` + "`-`" + `, and begins with a letter. A *duration* is written as ` + "`90s`, `1m30s` or `24h`" + `, an *amount* of bytes as ` + "`512Ki` or `10Gi`" + `. *CEL* is an expression: see
 [expressions.md](expressions.md). What says nothing in the column *Default* may be left out.
 
 `
