@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"net/http"
 	"os"
+	"runtime/debug"
 	"time"
 
 	"github.com/go-logr/logr"
@@ -35,6 +36,8 @@ const (
 	stopTimeout   = 20 * time.Second
 	// readyTimeout bounds an answer of /readyz.
 	readyTimeout = time.Second
+	// gcPercent gives memory precedence over CPU time: nearly all of the heap is caches, which stay.
+	gcPercent = 40
 )
 
 func main() {
@@ -49,6 +52,9 @@ func main() {
 	log := logr.FromSlogHandler(slog.NewJSONHandler(os.Stderr, &slog.HandlerOptions{Level: level}))
 	ctrl.SetLogger(log)
 	klog.SetLogger(log)
+	if os.Getenv("GOGC") == "" {
+		debug.SetGCPercent(gcPercent)
+	}
 	if err := manage(ctrl.SetupSignalHandler(), c); err != nil {
 		log.Error(err, "The manager ends")
 		os.Exit(1)
