@@ -7,7 +7,9 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io"
 	"time"
 )
 
@@ -137,6 +139,9 @@ func Unmarshal(data []byte) (*Plan, error) {
 	p := new(Plan)
 	if err := dec.Decode(p); err != nil {
 		return nil, fmt.Errorf("plan: %w", err)
+	}
+	if _, err := dec.Token(); err != io.EOF {
+		return nil, errors.New("plan: there is something behind it; a file has one plan")
 	}
 	if p.Version != Version {
 		return nil, fmt.Errorf("plan of %s has version %d; this worker runs version %d", p.Resource, p.Version, Version)

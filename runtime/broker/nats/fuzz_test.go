@@ -1,6 +1,7 @@
 package nats
 
 import (
+	"reflect"
 	"strings"
 	"testing"
 	"time"
@@ -54,6 +55,48 @@ func FuzzDecode(f *testing.F) {
 		d.decode(&m, &natsgo.Msg{Header: natsgo.Header{k1: {v1}, k2: {v2}}, Data: data}, "s", 7)
 		if m.ID == "" || m.Source == "" || m.Type == "" {
 			t.Fatalf("an event without what it must have: %+v", m)
+		}
+	})
+}
+
+// What can be published comes back as it was, for whomever reads its headers; what cannot is refused before it is sent.
+func FuzzEvent(f *testing.F) {
+	f.Add("1", "/s", "t", "subject", "2026-11-22T00:00:00Z", "application/json", "key", "traceparent", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01", []byte("{}"))
+	f.Add("id 100%", "/ü日本🚚", "%41", "", "", "", "", "a", " \"x\" ", []byte(nil))
+	f.Add("1", "s", "t", "a\r\nb", "\x00", "\xff", "k", "Content-Type", "x", []byte("x"))
+	f.Add("1", "s", "t", "", "", "application/cloudevents+json", "", "id", "2", []byte(`{"specversion":"1.0","id":"2","source":"s","type":"t"}`))
+	f.Fuzz(func(t *testing.T, id, source, typ, subject, at, dataType, key, name, value string, data []byte) {
+		m := message.Message{ID: id, Source: source, Type: typ, Subject: subject, Time: at, DataContentType: dataType, Key: key, Data: data}
+		if value != "" {
+			m.Attributes = []message.Attribute{{Name: name, Value: value}}
+		}
+		size, err := check(&m)
+		if err != nil || m.Check() != nil { // the gateway's own check refuses more: names that are not extensions'
+			return
+		}
+		e := newEncoder()
+		e.event(&m, true)
+		sent := 0
+		for k, vs := range e.header {
+			if len(vs) != 1 || strings.ContainsAny(k+vs[0], "\r\n") {
+				t.Fatalf("%q: %q", k, vs)
+			}
+			sent += len(k) + len(vs[0]) + len(": \r\n")
+		}
+		if sent > size {
+			t.Fatalf("%d bytes of headers, and %d were reckoned with", sent, size)
+		}
+		var d decoder
+		var back message.Message
+		d.decode(&back, &natsgo.Msg{Header: e.header, Data: data}, "stream", 7)
+		if len(back.Data) == 0 && len(m.Data) == 0 {
+			back.Data, m.Data = nil, nil
+		}
+		if len(back.Attributes) == 0 {
+			back.Attributes = nil
+		}
+		if !reflect.DeepEqual(back, m) {
+			t.Fatalf("%#v came back as\n%#v", m, back)
 		}
 	})
 }
