@@ -5,6 +5,7 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+	"time"
 
 	"go.yaml.in/yaml/v3"
 	"k8s.io/apiextensions-apiserver/pkg/apiserver/schema"
@@ -37,6 +38,8 @@ func (o *object) remedied(d Diagnostic, s *schema.Structural) Diagnostic {
 	case strings.HasPrefix(d.Message, "must be a duration "):
 		if right := asDuration(v); right != "" {
 			d.Message += fmt.Sprintf("; %q is written %s", v, right)
+		} else if _, err := time.ParseDuration(v); err == nil { // rightly written, and out of bounds
+			d.Message += "; it is " + v
 		}
 	case s.Type == "integer" && n.ShortTag() == "!!str":
 		if number := strings.TrimSpace(strings.TrimSuffix(v, "%")); digits.MatchString(number) {
