@@ -5,6 +5,7 @@ import (
 	"math/rand/v2"
 	"path/filepath"
 	"slices"
+	"strings"
 
 	. "github.com/onsi/ginkgo/v2"
 	. "github.com/onsi/gomega"
@@ -91,7 +92,12 @@ func (d declared) owner(r plan.Resource) client.Object {
 }
 
 var _ = Describe("The samples", func() {
-	for _, folder := range []string{"config/samples", "config/samples/quickstart"} {
+	patterns, err := filepath.Glob(filepath.Join(root, "config", "samples", "patterns", "*"))
+	if err != nil || len(patterns) < 6 {
+		panic("the samples of the patterns have moved")
+	}
+	for _, path := range append(patterns, filepath.Join(root, "config", "samples"), filepath.Join(root, "config", "samples", "quickstart")) {
+		folder := strings.TrimPrefix(path, root+"/")
 		It("of "+folder+" become ready in any order, with the plans of the command line", func(ctx SpecContext) {
 			namespace := newNamespace(ctx)
 			d := read(namespace, filepath.Join(root, folder))
