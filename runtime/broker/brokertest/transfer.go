@@ -314,7 +314,7 @@ func transferFits(t *testing.T, e *env) {
 
 func transferMany(t *testing.T, e *env) {
 	w := e.way(t, driver.Object{})
-	ms := series("k", 0, 2500)
+	ms := series("k", 0, 1100)
 	publish(t, w.publish, ms...)
 	src := w.open(t, w.c)
 	got := receive(t, src, len(ms))
@@ -427,7 +427,7 @@ func transferAgain(t *testing.T, e *env) {
 
 func transferOutage(t *testing.T, e *env) {
 	w := e.way(t, driver.Object{})
-	const total, outages = 1200, 3
+	const total, outages = 600, 2
 	ms := series("k", 0, total)
 	publish(t, w.publish, ms...)
 	src := w.open(t, w.c)
