@@ -70,7 +70,8 @@ const (
 	Block OnFailure = "Block"
 )
 
-// WhenExpired is what becomes of a message whose expirytime has passed before its handling began.
+// WhenExpired is what becomes of a request whose expirytime has passed before its handling began. An event that nobody waits for an answer
+// to never expires.
 type WhenExpired string
 
 const (

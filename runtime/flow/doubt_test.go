@@ -207,6 +207,9 @@ func TestCutConnectionsOfAnOutageCountNothing(t *testing.T) {
 					down.Store(false)
 					after(10 * time.Minute)
 				}
+				if r.cfg.Policy.Ordering == driver.None {
+					r.sink.overlaps = nil // keys mean nothing
+				}
 				if n := len(strings.Fields(r.sink.got())); n != 80 || r.grave.ids() != "" {
 					t.Errorf("stored %d of 80, dead %q", n, r.grave.ids())
 				}

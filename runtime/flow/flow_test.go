@@ -73,7 +73,7 @@ func TestWhatExpiredBeforeItsStartIsDropped(t *testing.T) {
 			r.cfg.Policy.WhenExpired = when
 			r.cfg.Policy.MaxInFlight = 1
 			expires := func(id string, d time.Duration) message.Message {
-				return message.Message{ID: id}.With(message.ExpiryTime, time.Now().Add(d).Format(time.RFC3339Nano))
+				return message.Message{ID: id}.With(message.ExpiryTime, time.Now().Add(d).Format(time.RFC3339Nano)).With(message.ReplyTo, "inbox")
 			}
 			r.sink.handle = func(_ context.Context, id string, attempt int) error {
 				if id == "slow" {
@@ -85,12 +85,14 @@ func TestWhatExpiredBeforeItsStartIsDropped(t *testing.T) {
 				return nil
 			}
 			r.script.publish(expires("gone", -time.Second), expires("started", 500*time.Millisecond), expires("slow", time.Hour), expires("late", 500*time.Millisecond))
-			r.script.publish(message.Message{ID: "odd"}.With(message.ExpiryTime, "tomorrow"))
+			r.script.publish(message.Message{ID: "odd"}.With(message.ExpiryTime, "tomorrow").With(message.ReplyTo, "inbox"))
+			// No request: the time is its publisher's own matter.
+			r.script.publish(message.Message{ID: "event"}.With(message.ExpiryTime, time.Now().Add(-time.Hour).Format(time.RFC3339Nano)))
 			r.start()
 			after(time.Minute)
-			want, dropped := []string{"slow", "odd", "started"}, uint64(2)
+			want, dropped := []string{"slow", "odd", "started", "event"}, uint64(2)
 			if when == Deliver {
-				want, dropped = []string{"gone", "slow", "late", "odd", "started"}, 0
+				want, dropped = []string{"gone", "slow", "late", "odd", "started", "event"}, 0
 			}
 			got := strings.Fields(r.sink.got())
 			slices.Sort(got)

@@ -17,16 +17,22 @@ type arrival struct {
 
 func (f *Flow) look(d *driver.Delivery) (a arrival) {
 	a.size = d.Message.Size()
+	request := false
 	for i := range d.Message.Attributes {
 		switch at := &d.Message.Attributes[i]; at.Name {
 		case message.ExpiryTime:
 			if f.p.WhenExpired == Drop {
 				a.expires, _ = time.Parse(time.RFC3339, at.Value) // not a time: it never expires
 			}
+		case message.ReplyTo:
+			request = at.Value != ""
 		case message.Hops:
 			n, err := strconv.Atoi(at.Value)
 			a.loop = err == nil && n > MaxHops
 		}
+	}
+	if !request { // the time that an event's own publisher has given it is data
+		a.expires = time.Time{}
 	}
 	return a
 }

@@ -142,6 +142,14 @@ func TestAMailboxIsRequestResponseWithPreferWait(t *testing.T) {
 		return post(t, address+"/leases/"+l.Lease+call, body, headers...)
 	}
 
+	// An event's own expirytime is no request's: nothing is dropped.
+	post(t, address+"/messages", "old", "ce-specversion", "1.0", "ce-id", "0", "ce-source", "/s", "ce-type", "t", "ce-expirytime", "2001-01-01T00:00:00Z").want(http.StatusAccepted)
+	old := one(t, address)
+	if old.attribute(t, "expirytime") != "2001-01-01T00:00:00Z" {
+		t.Fatalf("got %s", old.Event)
+	}
+	settle(old, "/ack", "").want(http.StatusNoContent)
+
 	a := ask("1", `handling=strict, wait="20"; x=y, foo="a, wait=1"`) // other preferences beside it
 	settle(one(t, address), "/reply", "<b>42</b>", "Content-Type", "text/html; charset=utf-8").want(http.StatusNoContent)
 	if got := (<-a).want(http.StatusOK); got.body != "<b>42</b>" || got.header.Get("Content-Type") != "text/html; charset=utf-8" {
