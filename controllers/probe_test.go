@@ -44,7 +44,7 @@ func probing(b *scripted) (*Controller, *facts) {
 		options: Options{Brokers: b, Probe: time.Hour}, probed: map[plan.Resource]*Found{}, reachable: map[plan.Resource]bool{}, world: &world{},
 		retry:    workqueue.NewTypedItemExponentialFailureRateLimiter[plan.Resource](time.Second, time.Minute),
 		backlogs: backlogs{of: map[plan.Resource]*int64{}, counted: map[plan.Resource]time.Time{}},
-		left:     prometheus.NewCounter(prometheus.CounterOpts{Name: "left", Help: "."}),
+		left:     prometheus.NewCounter(prometheus.CounterOpts{Name: "left_total", Help: "."}),
 	}
 	v := &verdict{outcome: compile.Outcome{Resource: mainBroker, Connection: &plan.Broker{Name: "shop/main", Protocol: "NATS"}}}
 	return c, &facts{resource: mainBroker, verdict: v}
@@ -139,7 +139,7 @@ func TestTheOperatorsMetrics(t *testing.T) {
 	for _, family := range families {
 		got[family.GetName()] = len(family.GetMetric())
 	}
-	if got["waybill_resources"] != 2 || got["waybill_broker_reachable"] != 1 || got["waybill_image_rollouts"] != 2 || got["left"] != 1 {
+	if got["waybill_resources"] != 2 || got["waybill_broker_reachable"] != 1 || got["waybill_image_rollouts"] != 2 || got["left_total"] != 1 {
 		t.Errorf("%v", got)
 	}
 }

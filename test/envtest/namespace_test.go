@@ -100,6 +100,7 @@ var _ = Describe("The operator", func() {
 		Eventually(func() error {
 			return k8s.Get(ctx, client.ObjectKey{Namespace: namespace, Name: "orders-topic"}, &corev1.Service{})
 		}).Should(Succeed())
+		counted(ctx, namespace, "billing", "late")
 		settled(ctx, namespace)
 
 		stopOperator()

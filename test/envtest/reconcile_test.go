@@ -79,6 +79,7 @@ var _ = Describe("A converged resource", func() {
 		ready(ctx, namespace, "Broker", "main")
 		ready(ctx, namespace, "Topic", "orders")
 		ready(ctx, namespace, "Subscription", "billing")
+		counted(ctx, namespace, "billing")
 		settled(ctx, namespace)
 	}, NodeTimeout(time1m))
 

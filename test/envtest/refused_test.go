@@ -60,7 +60,6 @@ var _ = Describe("Deleting what is refused", func() {
 		Expect(k8s.Delete(ctx, t)).To(Succeed())
 		Expect(k8s.Delete(ctx, s)).To(Succeed())
 		startOperator()
-		Eventually(condition(ctx, "Subscription", namespace, "billing", v1alpha1.ConditionReady)).Should(Equal("False/ReferenceNotFound"))
 		Eventually(gone(ctx, s)).Should(BeTrue())
 		Eventually(func(g Gomega) {
 			var events corev1.EventList

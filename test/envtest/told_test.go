@@ -29,6 +29,18 @@ func fill(ctx context.Context, ref driver.Ref, from, to int) {
 	Expect(p.Close(ctx)).To(Succeed())
 }
 
+// counted waits until what waits for Subscriptions has been told: it is the last thing that is written of them.
+func counted(ctx context.Context, namespace string, names ...string) {
+	GinkgoHelper()
+	for _, name := range names {
+		Eventually(func(g Gomega) {
+			s := new(v1alpha1.Subscription)
+			g.Expect(k8s.Get(ctx, client.ObjectKey{Namespace: namespace, Name: name}, s)).To(Succeed())
+			g.Expect(s.Status.Backlog).NotTo(BeNil())
+		}).WithContext(ctx).Should(Succeed())
+	}
+}
+
 var _ = Describe("The backlog", func() {
 	It("is told in the status, to two digits, and written when it has changed", func(ctx SpecContext) {
 		namespace := newNamespace(ctx)

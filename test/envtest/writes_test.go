@@ -2,6 +2,7 @@ package envtest
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -25,11 +26,9 @@ var _ = Describe("The operator's writes", func() {
 
 		of := func(kind, name string, o client.Object) []string {
 			GinkgoHelper()
-			before := len(writes.in(namespace))
 			apply(ctx, o)
 			ready(ctx, namespace, kind, name)
-			settled(ctx, namespace)
-			return writes.in(namespace)[before:]
+			return slices.DeleteFunc(writes.in(namespace), func(w string) bool { return !strings.Contains(w, "/"+name) })
 		}
 		counts := map[string][]string{
 			"Topic":        of("Topic", "orders", topic(namespace, "orders")),
