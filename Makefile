@@ -22,7 +22,7 @@ go_build := CGO_ENABLED=0 go build -trimpath -buildvcs=$(buildvcs) -ldflags='-s 
 help: ## Print this list.
 	@awk 'BEGIN { FS = ":.*## " } \
 	  /^##@ / { printf "\n%s\n", substr($$0, 5) } \
-	  /^[a-z][a-z0-9-]*:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	  /^[a-z][a-z0-9-]*:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 .PHONY: run
 run: bin/waybill ## Run the quickstart, all delivery patterns on this machine; Ctrl-C drains. ARGS adds arguments of waybill run.
@@ -108,6 +108,14 @@ test-unit: ## Run the tests with the race detector. ARGS replaces ./..., as in A
 test-fuzz: ## Run each fuzz target for FUZZTIME (20s). ARGS is a pattern of their names.
 	@FUZZTIME=$(or $(FUZZTIME),20s) hack/fuzz.sh $(ARGS)
 
+.PHONY: verify-delivery
+verify-delivery: ## Inject FAULTS (1000) faults under traffic and count what is lost, seen twice or out of order. SEED=N replays.
+	@go test ./test/verify -run TestDelivery -count 1 -v -timeout 24h -verify.faults=$(or $(FAULTS),1000) $(if $(SEED),-verify.seed=$(SEED))
+
+.PHONY: verify-memory
+verify-memory: ## Overload a process, BACKLOG (1000000) messages among it, and hold its memory against its bounds.
+	@go test ./test/memory -count 1 -v -timeout 4h -memory.backlog=$(or $(BACKLOG),1000000) -memory.flood=1m
+
 .PHONY: verify
 verify: ## Regenerate and expect no change; expect go.mod to be tidy.
 	@hack/verify.sh
@@ -123,10 +131,10 @@ bench-go: ## Run the packages' own benchmarks into bin/bench.txt. BASE=FILE comp
 	@go test -run '^$$' -bench . -benchmem $(ARGS) $(or $(PACKAGES),./...) | tee bin/bench.txt
 	@if [[ -n "$(BASE)" ]]; then $(benchstat) "$(BASE)" bin/bench.txt; fi
 
-.PHONY: clean
-clean: ## Remove what was built. State of `make run` stays in .waybill.
-	@rm -rf bin
 .PHONY: bench-operator
 bench-operator: ## Measure the manager with 100 and with 1,000 resources on a real API server: time, requests, memory. RESOURCES=N,N for others.
 	@WAYBILL_RESOURCES=$${RESOURCES:-100,1000} go test -count=1 -timeout 40m -v ./test/envtest -ginkgo.focus 'Many resources' | sed -n 's/.*TestOperator report //p; /^--- FAIL\|^FAIL\|\[FAILED\]/p'
 
+.PHONY: clean
+clean: ## Remove what was built. State of `make run` stays in .waybill.
+	@rm -rf bin

@@ -16,21 +16,34 @@ import (
 	"github.com/waybill-dev/waybill/test/laptop"
 )
 
-// NATS is a nats-server with JetStream, in a process of its own. What it has confirmed is on disk, as in a cluster that syncs always.
+// NATS is a nats-server with JetStream, in a process of its own.
 type NATS struct {
 	t      testing.TB
 	binary string
 	dir    string
 	port   int
+	sync   string
 	log    bytes.Buffer
 	cmd    *exec.Cmd
 	done   chan struct{}
 }
 
-// StartNATS starts a server that is killed at the end of the test. The package's TestMain must be laptop.Main.
+// StartNATS starts a server that is killed at the end of the test. What it has confirmed is on disk. The package's TestMain must be
+// laptop.Main.
 func StartNATS(t testing.TB) *NATS {
 	t.Helper()
-	n := &NATS{t: t, binary: laptop.Build(t, "github.com/nats-io/nats-server/v2"), dir: t.TempDir(), port: freePort(t)}
+	return startNATS(t, "always")
+}
+
+// StartFastNATS starts one that syncs its files every two minutes, as nats-server does unless it is told otherwise.
+func StartFastNATS(t testing.TB) *NATS {
+	t.Helper()
+	return startNATS(t, "2m")
+}
+
+func startNATS(t testing.TB, sync string) *NATS {
+	t.Helper()
+	n := &NATS{t: t, sync: sync, binary: laptop.Build(t, "github.com/nats-io/nats-server/v2"), dir: t.TempDir(), port: freePort(t)}
 	t.Cleanup(n.Kill)
 	n.Start()
 	return n
@@ -81,7 +94,7 @@ func (n *NATS) answers() bool {
 // config is a file, for what has no flag.
 func (n *NATS) config() string {
 	path := filepath.Join(n.dir, "server.conf")
-	if err := os.WriteFile(path, fmt.Appendf(nil, "jetstream { store_dir: %q, sync_interval: always }\n", n.dir), 0o600); err != nil {
+	if err := os.WriteFile(path, fmt.Appendf(nil, "jetstream { store_dir: %q, sync_interval: %q }\n", n.dir, n.sync), 0o600); err != nil {
 		n.t.Fatal(err)
 	}
 	return path

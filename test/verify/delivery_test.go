@@ -29,12 +29,12 @@ spec:
   deliverTo: {uri: %[2]q}
   ackWait: 1s
   timeout: 2s
-  retry: {backOff: {initial: 50ms, max: 400ms}}
+  retry: {maxAttempts: 8, backOff: {initial: 50ms, max: 400ms}}
   deadLetter: {mailboxRef: {name: dead-loose}}
 ---
 kind: Mailbox
 metadata: {name: dead-loose}
-spec: {brokerRef: {name: main}, ackWait: 5s, maxMessageBytes: %[1]d}
+spec: {brokerRef: {name: main}, ackWait: 10s, maxMessageBytes: %[1]d, retry: {maxAttempts: 100}}
 ---
 kind: Subscription
 metadata: {name: kept}
@@ -45,7 +45,7 @@ spec:
 ---
 kind: Mailbox
 metadata: {name: kept}
-spec: {brokerRef: {name: main}, ackWait: 5s, maxMessageBytes: %[1]d}
+spec: {brokerRef: {name: main}, ackWait: 10s, maxMessageBytes: %[1]d, retry: {maxAttempts: 100}}
 ---
 kind: Topic
 metadata: {name: shaped}
@@ -90,18 +90,18 @@ spec:
   deliverTo: {uri: %[2]q}
   ackWait: 1s
   timeout: 2s
-  retry: {backOff: {initial: 50ms, max: 400ms}}
+  retry: {maxAttempts: 8, backOff: {initial: 50ms, max: 400ms}}
   deadLetter: {mailboxRef: {name: dead-pushed}}
 ---
 kind: Mailbox
 metadata: {name: dead-pushed}
-spec: {brokerRef: {name: main}, ackWait: 5s, maxMessageBytes: %[1]d}
+spec: {brokerRef: {name: main}, ackWait: 10s, maxMessageBytes: %[1]d, retry: {maxAttempts: 100}}
 `
 
 // Poison in the middle of keys: some messages are refused for good, some fail whenever they are tried. Some of both kinds are as large as
 // messages may be.
 func refused(m verify.Mark) bool  { return ordinary(m) && m.Seq%50 == 25 }
-func hopeless(m verify.Mark) bool { return ordinary(m) && m.Seq%320 == 165 }
+func hopeless(m verify.Mark) bool { return ordinary(m) && m.Seq%1600 == 5+200*int(m.Key[1]-'0') } // of all keys at once it would be an outage
 func poison(m verify.Mark) bool   { return refused(m) || hopeless(m) }
 
 func size(m verify.Mark) int {

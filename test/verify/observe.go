@@ -30,7 +30,7 @@ func receiveOnce(ctx context.Context, client *http.Client, name string, r *Recor
 			Event struct{ Data json.RawMessage }
 		}
 	}
-	status, err := call(ctx, client, base()+"/messages/receive?max=50&wait=2s", &got)
+	status, err := call(ctx, client, base()+"/messages/receive?max=10&wait=2s", &got)
 	if err != nil || status != http.StatusOK {
 		return fmt.Errorf("receiving: %d %w", status, err)
 	}

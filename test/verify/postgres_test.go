@@ -35,6 +35,7 @@ spec:
   startFrom: {position: Earliest}
   ordering: %s
   guarantee: ExactlyOnce
+  ackWait: 5s
   steps:
   - name: some
     filter: {cel: data.seq %% 7 != 0}

@@ -191,7 +191,7 @@ func (r *rig) judge() {
 	for i := range verdicts {
 		v := &verdicts[i]
 		r.t.Logf("until now %s", v)
-		v.Lost = nil // on their way
+		v.Lost, v.Unheard = nil, nil // on their way, or not yet answered
 		if broken := v.Broken(); broken != "" {
 			r.t.Error(broken)
 		}
@@ -236,7 +236,10 @@ func (r *rig) report() {
 		kinds = append(kinds, fmt.Sprintf("%s %d", kind, r.injected[kind]))
 	}
 	verdicts, objections := r.record.Verdicts()
-	r.row("seed %d, %s: %d faults (%s), %d messages published", *seed, time.Since(r.began).Round(time.Second), total, strings.Join(kinds, ", "), len(r.record.History().Publications))
+	if total == 0 {
+		kinds = append(kinds, "none of the schedule")
+	}
+	r.row("%s, seed %d, %s: %d faults (%s), %d messages published", strings.TrimPrefix(r.t.Name(), "Test"), *seed, time.Since(r.began).Round(time.Second), total, strings.Join(kinds, ", "), len(r.record.History().Publications))
 	for _, o := range objections {
 		r.t.Error(o)
 	}
