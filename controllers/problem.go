@@ -6,6 +6,7 @@ import (
 	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/waybill-dev/waybill/api/v1alpha1"
 )
@@ -70,7 +71,11 @@ func problemOf(err error) *problem {
 	case apierrors.IsInvalid(err), apierrors.IsForbidden(err), apierrors.IsBadRequest(err):
 		return &problem{class: stalls, reason: v1alpha1.ReasonInvalid, message: "the API server refuses an object: " + err.Error(), again: lookAgain, err: err}
 	}
-	return &problem{class: passes, reason: v1alpha1.ReasonRollingOut, message: "the API server did not take all objects yet", err: err}
+	message := "the API server did not take all objects yet"
+	if apierrors.ReasonForError(err) != metav1.StatusReasonUnknown { // it said why; of a broken connection a port would be in the words
+		message += ": " + err.Error()
+	}
+	return &problem{class: passes, reason: v1alpha1.ReasonRollingOut, message: message, err: err}
 }
 
 // classOf is the class of what the compiler says. What refers to something that has a fault of its own waits: the other one is told.
