@@ -129,7 +129,7 @@ func (c *counter) mood(w http.ResponseWriter, r *http.Request, _ verify.Mark, _ 
 
 func (c *counter) await(t *testing.T, n int) {
 	t.Helper()
-	deadline := time.After(10 * time.Minute)
+	deadline := time.After(10*time.Minute + time.Duration(n)*2*time.Millisecond)
 	for int(c.n.Load()) < n {
 		select {
 		case <-c.came:
