@@ -9,12 +9,16 @@ package tracing
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
+	"net/url"
 	"os"
+	"strings"
+	"sync/atomic"
 
 	"go.opentelemetry.io/otel/attribute"
-	"go.opentelemetry.io/otel/exporters/otlp/otlptrace"
+	"go.opentelemetry.io/otel/exporters/otlp/otlptrace/otlptracehttp"
 	"go.opentelemetry.io/otel/propagation"
 	"go.opentelemetry.io/otel/sdk/resource"
 	sdktrace "go.opentelemetry.io/otel/sdk/trace"
@@ -35,14 +39,10 @@ type Tracer struct {
 // OTEL_RESOURCE_ATTRIBUTES, OTEL_TRACES_SAMPLER, OTEL_BSP_…. It is nil where they name no endpoint, and nothing is dialled before there is a
 // span to send. The error names the variable that cannot be met.
 func FromEnv(log *slog.Logger) (*Tracer, error) {
-	if os.Getenv("OTEL_SDK_DISABLED") == "true" {
-		return nil, nil
-	}
-	up, err := newUploader(os.Getenv, log)
-	if up == nil || err != nil {
+	if wanted, err := asked(os.Getenv); !wanted || err != nil {
 		return nil, err
 	}
-	exporter, err := otlptrace.New(context.Background(), up)
+	exporter, err := otlptracehttp.New(context.Background())
 	if err != nil {
 		return nil, fmt.Errorf("tracing: %w", err)
 	}
@@ -50,8 +50,59 @@ func FromEnv(log *slog.Logger) (*Tracer, error) {
 	if err != nil {
 		return nil, fmt.Errorf("OTEL_RESOURCE_ATTRIBUTES: %w", err)
 	}
-	p := sdktrace.NewTracerProvider(sdktrace.WithBatcher(exporter), sdktrace.WithResource(who))
+	p := sdktrace.NewTracerProvider(sdktrace.WithBatcher(&telling{SpanExporter: exporter, log: log}), sdktrace.WithResource(who))
 	return &Tracer{provider: p, tracer: p.Tracer(scope)}, nil
+}
+
+// asked reports whether traces are to be sent. What the exporter would pass over in silence is an error.
+func asked(env func(string) string) (bool, error) {
+	of := func(name string) (value, variable string) { // what is said of traces goes before what is said of all
+		for _, variable = range []string{"OTEL_EXPORTER_OTLP_TRACES_" + name, "OTEL_EXPORTER_OTLP_" + name} {
+			if value = strings.TrimSpace(env(variable)); value != "" {
+				break
+			}
+		}
+		return value, variable
+	}
+	endpoint, variable := of("ENDPOINT")
+	if endpoint == "" || env("OTEL_SDK_DISABLED") == "true" || env("OTEL_TRACES_EXPORTER") == "none" {
+		return false, nil
+	}
+	if e := env("OTEL_TRACES_EXPORTER"); e != "" && e != "otlp" {
+		return false, fmt.Errorf("OTEL_TRACES_EXPORTER: %q is not known; it is otlp or none", e)
+	}
+	if p, variable := of("PROTOCOL"); p != "" && p != "http/protobuf" {
+		return false, fmt.Errorf("%s: %q is not spoken; use http/protobuf, which a collector takes on port 4318", variable, p)
+	}
+	if u, err := url.Parse(endpoint); err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" {
+		return false, fmt.Errorf("%s: must be a URL such as http://collector:4318", variable)
+	}
+	return true, nil
+}
+
+// telling says once in the log that spans cannot be sent, and once that they can again: a collector that is away is no reason for more.
+type telling struct {
+	sdktrace.SpanExporter
+	log     *slog.Logger
+	failing atomic.Bool
+}
+
+func (t *telling) ExportSpans(ctx context.Context, spans []sdktrace.ReadOnlySpan) error {
+	switch err := t.SpanExporter.ExportSpans(ctx, spans); {
+	case err == nil && t.failing.CompareAndSwap(true, false):
+		t.log.Info("traces are sent again")
+	case err != nil && t.failing.CompareAndSwap(false, true):
+		t.log.Warn("traces cannot be sent and are dropped until they can", "error", without(err))
+	}
+	return nil
+}
+
+// without leaves the address out of an error: it may hold a password.
+func without(err error) error {
+	if wrapped, ok := errors.AsType[*url.Error](err); ok {
+		return wrapped.Err
+	}
+	return err
 }
 
 // Close sends the spans that are left, within ctx.

@@ -318,17 +318,12 @@ func TestWhatTheEnvironmentAsksForAndCannotHaveIsSaid(t *testing.T) {
 		"OTEL_EXPORTER_OTLP_PROTOCOL":        "grpc",
 		"OTEL_EXPORTER_OTLP_TRACES_PROTOCOL": "http/json",
 		"OTEL_TRACES_EXPORTER":               "zipkin",
-		"OTEL_EXPORTER_OTLP_HEADERS":         "s3cret",
-		"OTEL_EXPORTER_OTLP_TIMEOUT":         "10s",
-		"OTEL_EXPORTER_OTLP_COMPRESSION":     "zstd",
-		"OTEL_EXPORTER_OTLP_CERTIFICATE":     "/nowhere.pem",
-		"OTEL_EXPORTER_OTLP_CLIENT_KEY":      "/nowhere.pem",
 	} {
 		t.Run(variable, func(t *testing.T) {
 			t.Setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:1")
 			t.Setenv(variable, value)
 			_, err := tracing.FromEnv(nil)
-			if err == nil || !strings.Contains(err.Error(), variable[strings.LastIndexByte(variable, '_'):]) || strings.Contains(err.Error(), "s3cret") {
+			if err == nil || !strings.Contains(err.Error(), variable[strings.LastIndexByte(variable, '_'):]) {
 				t.Errorf("%v", err)
 			}
 		})
