@@ -97,7 +97,7 @@ func (p *process) ready() bool {
 
 // ask gets a page; the code is 0 when nobody answers.
 func ask(url, token string) (code int, body string) {
-	request, err := http.NewRequest(http.MethodGet, url, nil)
+	request, err := http.NewRequest(http.MethodGet, url, http.NoBody)
 	if err != nil {
 		return 0, err.Error()
 	}

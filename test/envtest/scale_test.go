@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"os"
-	"path/filepath"
 	"strconv"
 	"strings"
 	"time"
@@ -136,7 +135,7 @@ func (p *process) measure() (m measure) {
 
 // memory is what a process holds of physical memory, now and at the most. Linux only: 0 elsewhere.
 func memory(pid int) (now, peak int) {
-	status, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(pid), "status"))
+	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
 	if err != nil {
 		return 0, 0
 	}
