@@ -99,6 +99,7 @@ func (f *Flow) judge(it *item, err error, now time.Time) (destination bool, afte
 		it.firstErr = it.errNow
 	}
 	it.tries++
+	was := it.doubt
 	f.decide(it)
 	it.demanded, it.brokers, it.at = false, false, fault.At
 	wait := f.jitter(f.p.Retry.wait(it.tries))
@@ -117,6 +118,8 @@ func (f *Flow) judge(it *item, err error, now time.Time) (destination bool, afte
 	}
 	it.due = now.Add(wait)
 	switch counted := f.fault(it, fault.Blame, after, now); {
+	case was == cutOff && (fault.Blame == Cut || fault.Blame == Unreachable):
+		f.doubtful(it, cutOff) // that it failed once more while nothing else was tried tells nothing
 	case !counted || it.attempts < f.p.Retry.MaxAttempts:
 	case fault.Blame == Cut:
 		if it.cuts >= openOver {
@@ -224,5 +227,5 @@ func (f *Flow) probed(destination bool, after time.Duration, now time.Time) {
 
 // untilProbe is the pause before the nth probe; the destination may have asked for more.
 func (f *Flow) untilProbe(n int, after time.Duration) time.Duration {
-	return max(f.jitter(min(f.p.Retry.wait(n), probeMost)), after)
+	return max(min(f.jitter(f.p.Retry.wait(n)), probeMost), after)
 }

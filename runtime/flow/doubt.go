@@ -62,8 +62,8 @@ func (f *Flow) trust(now time.Time) {
 		return
 	}
 	for it := f.oldest; it != nil; it = it.after {
-		if it.doubt != exhausted || it.lane.busy {
-			continue // a busy lane looks when what it has in hands comes back
+		if it.doubt != exhausted || it.lane.busy && it.lane.aside != nil {
+			continue // what follows it is being tried: the lane looks when that comes back
 		}
 		f.decide(it)
 		if l := it.lane; l.aside != nil {
@@ -78,12 +78,12 @@ func (f *Flow) trust(now time.Time) {
 // back to it; nil: none, whatever it had is done with.
 func (f *Flow) setAside(l *lane, first *item) {
 	switch {
-	case first != nil && first.doubt == exhausted && l != &first.solo:
+	case first != nil && first.doubt == exhausted && l != &first.solo && (l.aside == nil || l.aside.dead == ""):
 		l.aside = first
 		if next := first.next; next != nil && !next.demanded && !next.brokers {
 			next.due = time.Time{}
 		}
-	case l.aside != nil && (first != nil || l.aside.dead != ""):
+	case l.aside != nil && (first != nil || l.aside.dead != "" || f.run.messages >= openOver):
 		f.restore(l)
 	}
 }

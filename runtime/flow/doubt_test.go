@@ -253,3 +253,161 @@ func TestMessagesThatPanicAreParkedTogether(t *testing.T) {
 		}
 	})
 }
+
+// stuckGrave is a dead letter that does not answer.
+type stuckGrave struct{ calls chan struct{} }
+
+func (g *stuckGrave) Publish(ctx context.Context, ms []message.Message) []error {
+	select {
+	case g.calls <- struct{}{}:
+	default:
+	}
+	<-ctx.Done()
+	errs := make([]error, len(ms))
+	for i := range errs {
+		errs[i] = ctx.Err()
+	}
+	return errs
+}
+
+func TestADeadLetterThatHangsEndsWithTheDrain(t *testing.T) {
+	bubble(t, func(t *testing.T, r *rig) {
+		stuck := &stuckGrave{calls: make(chan struct{}, 1000)}
+		r.cfg.DeadLetter = stuck
+		r.sink.handle = func(context.Context, string, int) error { return poison }
+		r.script.add("a0")
+		r.start()
+		after(time.Second)
+		begin := time.Now()
+		got := r.drain(time.Second)
+		if got.Cancelled != 1 || got.Released != 1 || time.Since(begin) > time.Second || len(stuck.calls) != 1 {
+			t.Errorf("%+v after %v, %d tries", got, time.Since(begin), len(stuck.calls))
+		}
+	})
+}
+
+func TestPoisonThatCutsIsDeadLetteredWhereOthersAreRare(t *testing.T) {
+	bubble(t, func(t *testing.T, r *rig) {
+		r.cfg.Policy.Ordering = driver.None
+		r.sink.handle = func(_ context.Context, id string, _ int) error {
+			if id == "poison" {
+				return errCut
+			}
+			return nil
+		}
+		r.script.add("poison")
+		r.start()
+		for range 6 {
+			after(time.Hour)
+			r.script.add("-1")
+		}
+		after(time.Minute)
+		if r.grave.ids() != "poison" {
+			t.Errorf("dead %q after %d tries", r.grave.ids(), r.sink.count("poison"))
+		}
+	})
+}
+
+func TestProbesAreNoFurtherApartThanPromised(t *testing.T) {
+	bubble(t, func(t *testing.T, r *rig) {
+		r.cfg.Policy.Retry.JitterPercent = 50
+		var times []time.Time
+		r.sink.handle = func(context.Context, string, int) error {
+			times = append(times, time.Now())
+			return errors.New("HTTP 500")
+		}
+		r.cfg.Policy.MaxInFlight = 1
+		r.script.add("a0", "b0", "c0", "d0")
+		r.start()
+		after(time.Hour)
+		for i := 1; i < len(times); i++ {
+			if d := times[i].Sub(times[i-1]); d > probeMost {
+				t.Fatalf("%v between two tries", d)
+			}
+		}
+	})
+}
+
+// TestAnOutageClearsWhatWaitsBehindWhatIsTried: a0 and a1 were in doubt when a third message failed, while a0 was being tried again.
+func TestAnOutageClearsWhatWaitsBehindWhatIsTried(t *testing.T) {
+	bubble(t, func(t *testing.T, r *rig) {
+		r.cfg.Policy.Retry.MaxAttempts = 1
+		var up atomic.Bool
+		r.sink.handle = func(ctx context.Context, id string, attempt int) error {
+			if up.Load() {
+				return nil
+			}
+			switch {
+			case id == "b0" && attempt == 1:
+				_ = wait(ctx, 5*time.Second)
+			case id == "a0" && attempt == 2:
+				_ = wait(ctx, 10*time.Second)
+			}
+			return errDown
+		}
+		r.script.add("b0", "a0", "a1")
+		r.start()
+		after(20 * time.Second)
+		up.Store(true)
+		r.script.add("c0")
+		after(10 * time.Minute)
+		if r.grave.ids() != "" {
+			t.Errorf("dead %q, stored %q, tried %v", r.grave.ids(), r.sink.got(), r.sink.tries)
+		}
+	})
+}
+
+// TestAFilterBehindWhatIsInDoubtTellsNothing: what follows a0 in its order is dropped, while others show that the destination is away.
+func TestAFilterBehindWhatIsInDoubtTellsNothing(t *testing.T) {
+	bubble(t, func(t *testing.T, r *rig) {
+		r.cfg.Policy.Retry.MaxAttempts = 1
+		var up atomic.Bool
+		r.cfg.Stages = []Stage{stageFunc(func(ctx context.Context, b *Batch) {
+			for _, e := range b.Events {
+				if e.Message.ID == "a1" {
+					_ = wait(ctx, 5*time.Second)
+					b.Inputs[e.Input].Dropped = "filter"
+				} else if !up.Load() {
+					b.Fail(e.Input, errDown)
+				}
+			}
+			if up.Load() {
+				r.sink.Process(ctx, b)
+			}
+		})}
+		r.script.add("a0", "a1", "a2")
+		r.start()
+		after(time.Second)
+		r.script.add("b0", "c0", "d0")
+		after(time.Second)
+		r.script.add("a3")
+		after(2900 * time.Millisecond)
+		up.Store(true)
+		after(10 * time.Minute)
+		if got := r.sink.got(); r.grave.ids() != "" || !strings.Contains(got, "a0") || strings.Index(got, "a0") > strings.Index(got, "a2") {
+			t.Errorf("dead %q, stored %q", r.grave.ids(), r.sink.got())
+		}
+	})
+}
+
+// TestWhatIsGivenUpIsParkedBeforeTheOrderGoesOn: a1 got through, so a0 is at fault; a2 of the same batch is in doubt itself.
+func TestWhatIsGivenUpIsParkedBeforeTheOrderGoesOn(t *testing.T) {
+	bubble(t, func(t *testing.T, r *rig) {
+		r.cfg.Policy.Retry.MaxAttempts, r.cfg.Policy.BatchSize = 1, 4
+		r.sink.handle = func(ctx context.Context, id string, _ int) error {
+			switch id {
+			case "a0", "a2":
+				return errDown
+			case "a3":
+				return wait(ctx, time.Hour)
+			}
+			return nil
+		}
+		r.script.add("a0", "a1", "a2", "a3")
+		r.start()
+		after(30 * time.Second)
+		if r.grave.ids() != "a0" {
+			t.Errorf("dead %q, stored %q, tried %v", r.grave.ids(), r.sink.got(), r.sink.tries)
+		}
+	})
+}

@@ -99,7 +99,8 @@ func (f *Flow) room() int {
 func (f *Flow) runnable(now time.Time) bool {
 	switch {
 	case f.draining:
-		return f.dead.first != nil || f.p.AtMostOnce && f.ready.first != nil
+		// When the time is up nothing can be parked any more: it would be tried again and again, at once.
+		return f.dead.first != nil && f.attempts.Err() == nil || f.p.AtMostOnce && f.ready.first != nil
 	case f.dead.first != nil:
 		return true
 	case !f.breaker.open:
@@ -134,8 +135,8 @@ func (f *Flow) take(w *worker, now time.Time) bool {
 			f.grab(w, f.dead.first, 1, now)
 		}
 	case f.breaker.open && !f.draining:
-		if l := f.probe(); l != nil {
-			f.grab(w, l, 1, now)
+		for l := f.probe(); l != nil && len(w.items) == 0; l = f.probe() {
+			f.grab(w, l, 1, now) // or finds that its lease has ended
 		}
 		w.probe = len(w.items) > 0
 		f.breaker.probing = w.probe
