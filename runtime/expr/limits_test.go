@@ -8,6 +8,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/waybill-dev/waybill/runtime/message"
 )
@@ -58,10 +59,10 @@ func TestCheckAccepts(t *testing.T) {
 }
 
 func TestAnObjectEqualsItself(t *testing.T) {
-	m := &message.Message{Data: []byte(`{"a":{"x":1,"x":2},"b":{"x":1,"x":2},"c":{"x":2,"x":1},"d":{"x":1,"y":2}}`)}
+	m := &message.Message{Data: []byte(`{"a":{"x":1,"x":2},"b":{"x":1,"x":2},"c":{"x":2,"x":1},"d":{"x":1,"y":2},"e":{"x":1,"x":1}}`)}
 	for source, want := range map[string]bool{
 		`data == data`: true, `data.a == data.a`: true, `data.a == data.b`: true, `data.a in [data.b]`: true, `[data.a] == [data.b]`: true,
-		`data.a == data.c`: false, `data.a == data.d`: false, `data.d == data.a`: false, `data.d == {"y": 2, "x": 1}`: true, `{"y": 2, "x": 1} == data.d`: true,
+		`data.a == data.c`: false, `data.a == data.d`: false, `data.d == data.a`: false, `data.e == data.d`: false, `data.d == data.e`: false, `data.e == {"x": 1, "z": 0}`: false, `data.d == {"y": 2, "x": 1}`: true, `{"y": 2, "x": 1} == data.d`: true,
 	} {
 		p, err := Compile(source, Message, Bool)
 		if err != nil {
@@ -365,4 +366,31 @@ func TestProgramsAreSafeForConcurrentUse(t *testing.T) {
 		})
 	}
 	all.Wait()
+}
+
+// A name that stands twice at each level must not double the work at each level.
+func TestNamesThatStandTwiceCostNoMore(t *testing.T) {
+	const depth = 200
+	one := strings.Repeat(`{"x":0,"x":`, depth) + `1` + strings.Repeat(`}`, depth)
+	m := &message.Message{Data: []byte(`{"a":` + one + `,"b":` + one + `}`)}
+	for _, source := range []string{`data.a == data.b`, `data.a in [data.b]`, `[data.a] == [data.b]`, `data.a == {"x": data.b.x}`, `{"x": data.b.x, "y": 1} == data.a`} {
+		p, err := Compile(source, Message, Bool)
+		if err != nil {
+			t.Fatal(err)
+		}
+		done := make(chan struct{})
+		var got bool
+		go func() {
+			defer close(done)
+			got, err = p.EvalBool(t.Context(), For(nil, m))
+		}()
+		select {
+		case <-done:
+			if err != nil || got == strings.Contains(source, "{") {
+				t.Errorf("%s: %t, %v", source, got, err)
+			}
+		case <-time.After(10 * time.Second):
+			t.Fatalf("%s has no end", source)
+		}
+	}
 }

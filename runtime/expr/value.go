@@ -203,16 +203,30 @@ func (o *object) Equal(other ref.Val) ref.Val {
 	if !ok || m.Size() != o.Size() {
 		return types.False
 	}
-	equal := true
+	equal, twice := true, false
 	(*node)(o).each(func(member *node) bool {
-		// A name that stands there twice means what Find gives for it, on both sides.
-		key := types.String(member.name())
-		mine, _ := o.Find(key)
-		v, found := m.Find(key)
-		equal = found && types.Equal(mine, v) == types.True
+		// A name that stands there twice means what Find gives for it, on both sides. Only that is looked at: to compare it once for each
+		// time that its name stands there would double the work at each level.
+		name := member.name()
+		if (*node)(o).member(name) != member {
+			twice = true
+			return true
+		}
+		v, found := m.Find(types.String(name))
+		equal = found && types.Equal(member.value(), v) == types.True
 		return equal
 	})
-	return types.Bool(equal)
+	return types.Bool(equal && (!twice || o.names(m)))
+}
+
+// names reports whether o has all names that m has. Where one stands twice in o, their sizes do not tell.
+func (o *object) names(m traits.Mapper) bool {
+	for it := m.Iterator(); it.HasNext() == types.True; {
+		if _, found := o.Find(it.Next()); !found {
+			return false
+		}
+	}
+	return true
 }
 
 func (o *object) IsZeroValue() bool                         { return o.count == 0 }
