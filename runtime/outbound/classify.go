@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"net/http"
 	"strconv"
 	"strings"
@@ -98,13 +99,21 @@ func (p *progress) fault(ctx, call context.Context, r *Request, timeout time.Dur
 		f.Err = fmt.Errorf("%s: the answer is cut off or is not HTTP", r.URL.Host)
 	case p.connected.Load():
 		f.Blame = flow.Cut
-		f.Err = fmt.Errorf("%s closed the connection before it answered: %w", r.URL.Host, err)
+		f.Err = fmt.Errorf("%s closed the connection before it answered: %w", r.URL.Host, bare(err))
 	default:
 		f.Blame = flow.Unreachable
-		f.Err = fmt.Errorf("%s: no connection: %w", r.URL.Host, err)
+		f.Err = fmt.Errorf("%s: no connection: %w", r.URL.Host, bare(err))
 	}
 	f.Err = cut(f.Err)
 	return f
+}
+
+// bare is an error of the network without the address, which the reader has already been told.
+func bare(err error) error {
+	if op, ok := errors.AsType[*net.OpError](err); ok {
+		return op.Err
+	}
+	return err
 }
 
 // maxText of an error: it is kept with a dead letter.
