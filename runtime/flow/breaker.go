@@ -55,14 +55,15 @@ func (f *Flow) leaveRun(it *item) {
 	}
 }
 
-// through notes that a message got through to the destination: the run is broken, and the breaker closes.
-func (f *Flow) through(now time.Time) {
+// through notes that a message of l got through to the destination: the run is broken, and the breaker closes.
+func (f *Flow) through(l *lane, now time.Time) {
 	f.successes++
 	if f.run.faults > 0 {
 		clear(f.run.counted)
 		f.run = run{id: f.run.id + 1, counted: f.run.counted[:0]}
 	}
 	f.convict(now)
+	f.overtaken(l, now)
 	if !f.breaker.open {
 		return
 	}
@@ -126,7 +127,7 @@ func (f *Flow) judge(it *item, err error, now time.Time) (destination bool, afte
 			f.doubtful(it, cutOff)
 		}
 	case f.run.messages >= openOver:
-	case f.unasked() && it.attempts < patience*f.p.Retry.MaxAttempts:
+	case f.unasked() && (f.run.messages > 1 || it.attempts < patience*f.p.Retry.MaxAttempts):
 		f.doubtful(it, exhausted)
 	default:
 		f.giveUp(it, AttemptsExhausted, now)

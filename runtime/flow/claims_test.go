@@ -141,15 +141,17 @@ func TestRevokeFinishesWhatIsInHands(t *testing.T) {
 		begin := time.Now()
 		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 		defer cancel()
-		r.script.take(ctx, "")
-		if n := r.sink.count("d0") + r.sink.count("d1"); n != 1 {
-			t.Errorf("%d handlings of d0 and d1 before they came again", n)
+		r.script.taken = func() {
+			if n := r.sink.count("d0") + r.sink.count("d1"); n != 1 {
+				t.Errorf("%d handlings of d0 and d1 before they came again", n)
+			}
+			if !slices.Equal(r.script.settled(), []string{"a0"}) {
+				t.Errorf("settled %v before the claims were given up", r.script.settled())
+			}
 		}
+		r.script.take(ctx, "")
 		if d := time.Since(begin); d != 20*time.Second {
 			t.Errorf("returned after %s; b0 hangs until its ctx ends", d)
-		}
-		if !slices.Equal(r.script.settled(), []string{"a0"}) {
-			t.Errorf("settled %v before the claims were given up", r.script.settled())
 		}
 		after(0)
 		if r.sink.count("a1") != 1 || r.flow.Stats().Forgotten != 5 {

@@ -16,7 +16,7 @@ const (
 	cutOff
 )
 
-// patience times MaxAttempts a message is tried while others are asked, for some may never reach the destination.
+// patience times MaxAttempts a message is tried while others are asked and none of them fails: they may never reach the destination.
 const patience = 3
 
 func (f *Flow) doubtful(it *item, why doubt) {
@@ -62,11 +62,11 @@ func (f *Flow) trust(now time.Time) {
 		return
 	}
 	for it := f.oldest; it != nil; it = it.after {
-		if it.doubt != exhausted || it.lane.busy && it.lane.aside != nil {
-			continue // what follows it is being tried: the lane looks when that comes back
+		if it.doubt != exhausted {
+			continue
 		}
 		f.decide(it)
-		if l := it.lane; l.aside != nil {
+		if l := it.lane; l.aside != nil && !l.busy { // a busy lane looks when what it has in hands comes back
 			f.pull(l)
 			l.aside = nil
 			f.put(l, now)
@@ -78,24 +78,25 @@ func (f *Flow) trust(now time.Time) {
 // back to it; nil: none, whatever it had is done with.
 func (f *Flow) setAside(l *lane, first *item) {
 	switch {
-	case first != nil && first.doubt == exhausted && l != &first.solo && (l.aside == nil || l.aside.dead == ""):
+	case first != nil && first.doubt == exhausted && l != &first.solo && (l.aside == nil || l.aside.doubt == exhausted):
 		l.aside = first
 		if next := first.next; next != nil && !next.demanded && !next.brokers {
 			next.due = time.Time{}
 		}
-	case l.aside != nil && (first != nil || l.aside.dead != "" || f.run.messages >= openOver):
-		f.restore(l)
+	case l.aside != nil && (first != nil || l.aside.doubt != exhausted):
+		l.aside = nil
 	}
 }
 
-// restore lets a lane begin with its head.
-func (f *Flow) restore(l *lane) {
-	if f.run.messages >= openOver {
-		for it := l.head; it != l.aside.next; it = it.next {
-			if it.doubt == exhausted {
-				f.decide(it)
-			}
+// overtaken gives up what a lane has set aside: what follows it got through, and the order goes on without it.
+func (f *Flow) overtaken(l *lane, now time.Time) {
+	if l.aside == nil {
+		return
+	}
+	for it := l.head; it != l.aside.next; it = it.next {
+		if it.dead == "" {
+			f.decide(it)
+			f.giveUp(it, AttemptsExhausted, now)
 		}
 	}
-	l.aside = nil
 }

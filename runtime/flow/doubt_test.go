@@ -411,3 +411,30 @@ func TestWhatIsGivenUpIsParkedBeforeTheOrderGoesOn(t *testing.T) {
 		}
 	})
 }
+
+// TestFewMessagesOfAnOutageThatFailInDifferentWays: what follows a0 is refused, which is never counted, so no third message is tried.
+func TestFewMessagesOfAnOutageThatFailInDifferentWays(t *testing.T) {
+	bubble(t, func(t *testing.T, r *rig) {
+		r.cfg.Policy.Retry.MaxAttempts = 1
+		up := time.Now().Add(time.Hour)
+		r.sink.handle = func(_ context.Context, id string, _ int) error {
+			switch {
+			case time.Now().After(up):
+				return nil
+			case id == "a0":
+				return errDown
+			}
+			return refused
+		}
+		r.script.add("a0", "a1", "a2")
+		r.start()
+		after(59 * time.Minute)
+		if r.grave.ids() != "" {
+			t.Fatalf("dead %q", r.grave.ids())
+		}
+		after(10 * time.Minute)
+		if r.sink.got() != "a0 a1 a2" || r.grave.ids() != "" {
+			t.Errorf("stored %q, dead %q", r.sink.got(), r.grave.ids())
+		}
+	})
+}

@@ -289,7 +289,7 @@ func (f *Flow) laneOf(it *item) *lane {
 func (f *Flow) put(l *lane, now time.Time) {
 	head := l.first()
 	if head == nil && l.aside != nil {
-		f.restore(l)
+		l.aside = nil
 		head = l.head
 	}
 	switch {

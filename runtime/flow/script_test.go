@@ -34,6 +34,7 @@ type script struct {
 	lease      time.Duration // deliveries have a deadline
 	unfenced   bool          // settlements after the deadline are taken, as NATS does
 	fetched    func()        // called between the fetch of deliveries and their return
+	taken      func()        // called when claims were given up, before they come again
 	openErr    func() error
 	receiveErr func() error
 	settleErr  func(r *record) error
@@ -141,6 +142,9 @@ func (s *script) take(ctx context.Context, parts ...string) {
 	s.mu.Unlock()
 	if src != nil {
 		src.revoke(ctx, claims)
+	}
+	if s.taken != nil {
+		s.taken()
 	}
 	s.mu.Lock()
 	clear(s.closed)

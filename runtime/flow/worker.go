@@ -384,7 +384,7 @@ func (f *Flow) attempted(w *worker, i int, now time.Time) (kept, destination boo
 		return true, false, 0 // kept by nobody: finish forgets it
 	case in.Err == nil:
 		if in.Dropped == "" || in.Reached {
-			f.through(now)
+			f.through(it.lane, now)
 		}
 		switch {
 		case w.stale[i]:
