@@ -114,7 +114,13 @@ func (r *record) checkStream(name, group string, stream *jetstream.StreamInfo) e
 
 // checkPosition refuses to go on where messages of a topic were deleted before they were read. A queue's messages expire because its
 // owner said so.
+//
+// A server that is killed may have given out messages that it had not written yet, and not confirmed either: in the same stream a position
+// behind its end goes back there, for what comes next has these numbers again. The server does the same with the consumers that it keeps.
 func checkPosition(spec *driver.SourceSpec, cur *cursor, state *jetstream.StreamState) error {
+	if cur.Stream != 0 {
+		cur.Position = min(cur.Position, state.LastSeq)
+	}
 	if cur.Position > state.LastSeq || spec.Object.Kind == driver.Topic && lost(cur.Position, state) {
 		return positionLost(spec.Object.Name, spec.Group, cur.Position, state.FirstSeq)
 	}
@@ -145,10 +151,19 @@ func (s *cursorSource) start(ctx context.Context) error {
 	if err := s.purge(ctx); err != nil {
 		return err
 	}
+	stream, err := s.conn.streamInfo(ctx, s.spec.Object.Name)
+	if err != nil {
+		return err
+	}
+	if s.position > stream.State.LastSeq { // see checkPosition
+		err := fmt.Errorf("stream %s: %w: the server has lost messages that it had given out", s.spec.Object.Name, driver.ErrStale)
+		s.lose(err, true)
+		return err
+	}
 	s.forget(ctx)
 	s.readers++
 	name := readerName(s.spec.Group, s.claim.Epoch, s.holder, s.readers)
-	_, err := s.conn.js.CreateConsumer(ctx, s.spec.Object.Name, jetstream.ConsumerConfig{
+	_, err = s.conn.js.CreateConsumer(ctx, s.spec.Object.Name, jetstream.ConsumerConfig{
 		Name:              name,
 		DeliverPolicy:     jetstream.DeliverByStartSequencePolicy,
 		OptStartSeq:       s.position + 1,

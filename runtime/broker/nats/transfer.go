@@ -133,8 +133,8 @@ func (t *transferSource) prepare(ctx context.Context, c *conn, spec driver.Sourc
 	if t.place, err = c.loadPlace(ctx, t.name); err != nil {
 		return err
 	}
-	if t.place.sequence == 0 {
-		t.place, err = c.storePlace(t.name, place{Position: cur.Position, Epoch: next.Epoch, Holder: next.Holder}, 0)
+	if t.place.sequence == 0 || t.place.Position > cur.Position {
+		t.place, err = c.storePlace(t.name, place{Position: cur.Position, Epoch: next.Epoch, Holder: next.Holder}, t.place.sequence)
 		if err != nil {
 			return err
 		}
