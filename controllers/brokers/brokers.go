@@ -291,13 +291,19 @@ func away(to controllers.Connection, err error) error {
 	return &controllers.BrokerError{Reason: v1alpha1.ReasonUnreachable, Err: fmt.Errorf("%v does not answer: %w", to.Addresses, settled{err})}
 }
 
-// ownPort is the near end of a connection, which is another one at each attempt.
-var ownPort = regexp.MustCompile(`\S+:\d+->`)
+// ownPort is the near end of a connection, which is another one at each attempt. dialled is, beside the cause, which of several servers, of the
+// addresses of one, and of several name servers was tried last: the client takes them in any order.
+var (
+	ownPort = regexp.MustCompile(`\S+:\d+->`)
+	dialled = regexp.MustCompile(`(dial \S+?)(?: \S+)?: (?:lookup \S+(?: on \S+)?: )?(?:connect: )?`)
+)
 
 // settled is an error in words that are the same at each attempt: they stand in a status, which would be written anew each time.
 type settled struct{ error }
 
-func (s settled) Error() string { return ownPort.ReplaceAllString(s.error.Error(), "") }
+func (s settled) Error() string {
+	return dialled.ReplaceAllString(ownPort.ReplaceAllString(s.error.Error(), ""), "$1: ")
+}
 func (s settled) Unwrap() error { return s.error }
 
 // explain gives an error of a driver the reason that a condition shows.

@@ -166,7 +166,10 @@ func TestTheSameFaultIsToldInTheSameWords(t *testing.T) {
 	for text, want := range map[string]string{
 		"read tcp 127.0.0.1:54321->127.0.0.1:4222: i/o timeout": "[nats:4222] does not answer: read tcp 127.0.0.1:4222: i/o timeout",
 		"write tcp [::1]:54321->[::1]:4222: broken pipe":        "[nats:4222] does not answer: write tcp [::1]:4222: broken pipe",
-		"dial tcp 127.0.0.1:1: connect: connection refused":     "[nats:4222] does not answer: dial tcp 127.0.0.1:1: connect: connection refused",
+		"dial tcp 127.0.0.1:1: connect: connection refused":     "[nats:4222] does not answer: dial tcp: connection refused",
+		"dial tcp [::1]:4222: i/o timeout":                      "[nats:4222] does not answer: dial tcp: i/o timeout",
+		"dial tcp: lookup a on 10.0.0.53:53: no such host":      "[nats:4222] does not answer: dial tcp: no such host",
+		"dial tcp: lookup b: no such host":                      "[nats:4222] does not answer: dial tcp: no such host",
 	} {
 		if got := away(to, errors.New(text)).Error(); got != want {
 			t.Error(got)

@@ -40,9 +40,9 @@ func (c *compiler) guarantee(con *consumer, t *terms, f *plan.Flow) {
 	default:
 		a := src.broker.protocol.ExactlyOnceTopic
 		switch {
-		case src.broker.waiting:
-		case !a.Can:
+		case !a.Can: // whatever a probe finds
 			refuse("%s: %s", a.How, a.Instead)
+		case src.broker.waiting:
 		case !src.broker.has(a):
 			refuse("%s was not found to have %s, which ExactlyOnce needs (%s): %s; or %s", src.broker.subject, a.Needs, a.How, a.Instead, atLeast)
 		}

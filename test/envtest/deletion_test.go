@@ -11,13 +11,19 @@ import (
 
 	"github.com/waybill-dev/waybill/api/v1alpha1"
 	"github.com/waybill-dev/waybill/runtime/broker/driver"
+	"github.com/waybill-dev/waybill/runtime/broker/nats"
 	"github.com/waybill-dev/waybill/runtime/message"
 )
 
 // onBroker looks at the NATS server without the operator's help.
 func onBroker(ctx context.Context, ref driver.Ref) driver.State {
 	GinkgoHelper()
-	conn, err := server.Open(ctx, driver.Config{ClientName: "test"})
+	return onServer(ctx, server, ref)
+}
+
+func onServer(ctx context.Context, at *nats.Embedded, ref driver.Ref) driver.State {
+	GinkgoHelper()
+	conn, err := at.Open(ctx, driver.Config{ClientName: "test"})
 	Expect(err).NotTo(HaveOccurred())
 	defer conn.Close(context.Background())
 	states, err := conn.Admin().Inspect(ctx, []driver.Ref{ref})
@@ -27,7 +33,12 @@ func onBroker(ctx context.Context, ref driver.Ref) driver.State {
 
 func publish(ctx context.Context, ref driver.Ref) {
 	GinkgoHelper()
-	conn, err := server.Open(ctx, driver.Config{ClientName: "test"})
+	publishTo(ctx, server, ref)
+}
+
+func publishTo(ctx context.Context, at *nats.Embedded, ref driver.Ref) {
+	GinkgoHelper()
+	conn, err := at.Open(ctx, driver.Config{ClientName: "test"})
 	Expect(err).NotTo(HaveOccurred())
 	defer conn.Close(context.Background())
 	p, err := conn.Publisher(ctx, driver.PublisherSpec{Object: ref})
@@ -51,13 +62,6 @@ var _ = Describe("Deleting a Topic", func() {
 		publish(ctx, stream)
 	}
 
-	It("with Retain leaves its messages", func(ctx SpecContext) {
-		begin(ctx, "")
-		Expect(k8s.Delete(ctx, t)).To(Succeed())
-		Eventually(gone(ctx, t)).Should(BeTrue())
-		Expect(onBroker(ctx, stream).Messages).To(Equal(int64(1)))
-	}, NodeTimeout(time1m))
-
 	It("with Delete removes them, after its Pods have gone", func(ctx SpecContext) {
 		begin(ctx, v1alpha1.DeletionDelete)
 		pod := &corev1.Pod{ObjectMeta: named(namespace, "draining"), Spec: corev1.PodSpec{Containers: []corev1.Container{{Name: "worker", Image: "x"}}}}
@@ -74,16 +78,6 @@ var _ = Describe("Deleting a Topic", func() {
 		Expect(k8s.Delete(ctx, pod, client.GracePeriodSeconds(0))).To(Succeed())
 		Eventually(gone(ctx, t)).Should(BeTrue())
 		Expect(onBroker(ctx, stream).Exists).To(BeFalse())
-	}, NodeTimeout(time1m))
-
-	It("with DeleteIfEmpty waits and says how many are left, until somebody decides otherwise", func(ctx SpecContext) {
-		begin(ctx, v1alpha1.DeletionDeleteIfEmpty)
-		Expect(k8s.Delete(ctx, t)).To(Succeed())
-		Eventually(condition(ctx, "Topic", namespace, "orders", v1alpha1.ConditionReady)).Should(Equal("False/NotEmpty"))
-		Expect(says(ctx, "Topic", namespace, "orders", v1alpha1.ConditionReady)()).To(ContainSubstring("has 1 messages left"))
-		Expect(k8s.Patch(ctx, t, client.RawPatch("application/merge-patch+json", []byte(`{"spec":{"deletionPolicy":"Retain"}}`)))).To(Succeed())
-		Eventually(gone(ctx, t)).Should(BeTrue())
-		Expect(onBroker(ctx, stream).Messages).To(Equal(int64(1)))
 	}, NodeTimeout(time1m))
 
 	It("lets go after a while when the broker is gone for good, and says so on the Broker", func(ctx SpecContext) {

@@ -139,3 +139,13 @@ var running struct {
 	stop  context.CancelFunc
 	ended <-chan struct{}
 }
+
+// runs reports whether the operator of this process does.
+func runs() bool {
+	select {
+	case <-running.ended:
+		return false
+	default:
+		return running.ended != nil
+	}
+}

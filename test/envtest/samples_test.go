@@ -63,14 +63,19 @@ func read(namespace string, paths ...string) declared {
 	return d
 }
 
+// inputOf is what manifests declare, for the compiler.
+func inputOf(set *manifest.Set) compile.Input {
+	return compile.Input{
+		Brokers: set.Brokers, Topics: set.Topics, Subscriptions: set.Subscriptions, Mailboxes: set.Mailboxes,
+		Pollers: set.Pollers, Endpoints: set.Endpoints, Pipelines: set.Pipelines, Namespaces: set.Namespaces,
+	}
+}
+
 // compiled is what the command line makes of them, given what the operator's probes found.
 func (d declared) compiled(ctx context.Context) compile.Result {
 	GinkgoHelper()
-	in := compile.Input{
-		Brokers: d.set.Brokers, Topics: d.set.Topics, Subscriptions: d.set.Subscriptions, Mailboxes: d.set.Mailboxes,
-		Pollers: d.set.Pollers, Endpoints: d.set.Endpoints, Pipelines: d.set.Pipelines,
-		Features: map[types.NamespacedName]v1alpha1.BrokerFeatures{},
-	}
+	in := inputOf(d.set)
+	in.Features = map[types.NamespacedName]v1alpha1.BrokerFeatures{}
 	for _, b := range d.set.Brokers {
 		var live v1alpha1.Broker
 		Expect(k8s.Get(ctx, client.ObjectKeyFromObject(b), &live)).To(Succeed())

@@ -134,8 +134,14 @@ func asManager(ctx context.Context, env *envtest.Environment, config *rest.Confi
 	return user.Config()
 }
 
-// startOperator runs the operator as cmd/manager does, until stopOperator.
+// startOperator runs the operator as cmd/manager does, until stopOperator. It has little patience with brokers that are away.
 func startOperator() {
+	GinkgoHelper()
+	startPatient(4 * time.Second)
+}
+
+// startPatient is startOperator with another time that a deletion waits for a broker.
+func startPatient(away time.Duration) {
 	GinkgoHelper()
 	ctx, stop := context.WithCancel(context.Background())
 	writes = newCounter()
@@ -157,7 +163,7 @@ func startOperator() {
 	})
 	operator, err = controllers.New(mgr, controllers.Options{
 		Settings: settings, Brokers: sessions, Probe: time.Second, Recheck: 5 * time.Second,
-		AwayDeadline: 4 * time.Second, GoneDeadline: 2 * time.Second,
+		AwayDeadline: away, GoneDeadline: 2 * time.Second,
 	})
 	Expect(err).NotTo(HaveOccurred())
 	ended := make(chan struct{})
