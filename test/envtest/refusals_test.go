@@ -174,9 +174,13 @@ var _ = Describe("What the API server refuses", func() {
 			if c.after != "" {
 				Expect(k8s.Create(ctx, before)).To(Succeed(), c.before)
 				after := parse(namespace, c.after)
-				after.SetResourceVersion(before.GetResourceVersion())
+				Eventually(func(g Gomega) { // the operator writes to it too
+					g.Expect(k8s.Get(ctx, client.ObjectKeyFromObject(before), before)).To(Succeed())
+					after.SetResourceVersion(before.GetResourceVersion())
+					err = k8s.Update(ctx, after, client.DryRunAll)
+					g.Expect(apierrors.IsConflict(err)).To(BeFalse())
+				}).WithContext(ctx).Should(Succeed())
 				before = after
-				err = k8s.Update(ctx, after, client.DryRunAll)
 			} else {
 				Expect(told(before)).To(ContainSubstring(c.want), c.before)
 				err = k8s.Create(ctx, before, client.DryRunAll)
