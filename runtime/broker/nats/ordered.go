@@ -80,6 +80,10 @@ func (c *conn) claimCursor(ctx context.Context, spec driver.SourceSpec, prepare 
 	if err := c.settlePlace(ctx, spec.Object.Name, spec.Group, &cur); err != nil {
 		return nil, err
 	}
+	// Read after the cursor, which may have moved on since, with the stream.
+	if stream, err = c.streamInfo(ctx, spec.Object.Name); err != nil {
+		return nil, err
+	}
 	if err := checkPosition(&spec, &cur, &stream.State); err != nil {
 		return nil, err
 	}
