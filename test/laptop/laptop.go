@@ -69,6 +69,7 @@ type life struct {
 // New names the arguments of `waybill run`, without starting it: it has a port of its own unless they name one. What still runs at the end
 // of the test is killed; a data race or a panic in any of its processes fails the test.
 func New(t testing.TB, args ...string) *Laptop {
+	t.TempDir() // the first one orders their removal: after the process has ended, whatever lies in one
 	l := &Laptop{t: t, address: map[string]string{}}
 	l.Arguments(args...)
 	t.Cleanup(func() {
