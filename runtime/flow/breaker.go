@@ -127,7 +127,7 @@ func (f *Flow) judge(it *item, err error, now time.Time) (destination bool, afte
 			f.doubtful(it, cutOff)
 		}
 	case f.run.messages >= openOver:
-	case f.unasked() && (f.run.messages > 1 || it.attempts < patience*f.p.Retry.MaxAttempts):
+	case f.unasked(now) && (f.run.messages > 1 || it.attempts < patience*f.p.Retry.MaxAttempts):
 		f.doubtful(it, exhausted)
 	default:
 		f.giveUp(it, AttemptsExhausted, now)

@@ -32,9 +32,12 @@ func (f *Flow) decide(it *item) {
 	}
 }
 
+// refill is how long what there is to receive may take to come, behind what came or once there is room for it.
+const refill = time.Second
+
 // unasked reports whether there are, or may be, messages that did not fail since anything got through, and could be tried.
-func (f *Flow) unasked() bool {
-	return f.p.OnFailure != Block && (f.full || f.held-f.dying > f.run.held)
+func (f *Flow) unasked(now time.Time) bool {
+	return f.p.OnFailure != Block && (f.full || now.Sub(f.cameAt) < refill || f.held-f.dying > f.run.held)
 }
 
 // convict gives up what is in doubt: another message got through. What is in hands is judged when it comes back.

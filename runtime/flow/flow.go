@@ -55,11 +55,12 @@ type Flow struct {
 	mended         []*lane // scratch
 
 	held, heldBytes, largest int
-	unstarted                int  // of lanes that do not wait
-	inHands, blocked, dying  int  // dying: the dead letter does not have them yet
-	doubts                   int  // items in doubt
-	suspected                bool // a worker has a suspect
-	full                     bool // the receiver waits for room: there may be more to receive
+	unstarted                int       // of lanes that do not wait
+	inHands, blocked, dying  int       // dying: the dead letter does not have them yet
+	doubts                   int       // items in doubt
+	suspected                bool      // a worker has a suspect
+	full                     bool      // the receiver waits for room: there may be more to receive
+	cameAt                   time.Time // something was received, or there was room for it again
 	idle, workers            int
 	watched                  bool // somebody waits on quiet
 
@@ -312,7 +313,7 @@ func (f *Flow) awaitRoom() int {
 		}
 		f.full = true
 		f.space.Wait()
-		f.full = false
+		f.full, f.cameAt = false, time.Now()
 	}
 }
 
