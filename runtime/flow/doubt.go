@@ -32,7 +32,7 @@ func (f *Flow) decide(it *item) {
 	}
 }
 
-// refill is how long what there is to receive may take to come, behind what came or once there is room for it.
+// refill is how long what there is to receive may take to come, behind as much as was asked for or once there is room.
 const refill = time.Second
 
 // unasked reports whether there are, or may be, messages that did not fail since anything got through, and could be tried.

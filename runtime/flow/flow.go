@@ -60,7 +60,7 @@ type Flow struct {
 	doubts                   int       // items in doubt
 	suspected                bool      // a worker has a suspect
 	full                     bool      // the receiver waits for room: there may be more to receive
-	cameAt                   time.Time // something was received, or there was room for it again
+	cameAt                   time.Time // as much was received as was asked for, or there was room again
 	idle, workers            int
 	watched                  bool // somebody waits on quiet
 
@@ -227,9 +227,11 @@ func (f *Flow) receive(in *intake) (got bool, err error) {
 		if n == 0 {
 			return got, nil
 		}
-		n, err := in.src.Receive(f.stop, buf[:min(n, len(buf))])
+		asked := buf[:min(n, len(buf))]
+		n, err := in.src.Receive(f.stop, asked)
 		if n > 0 {
 			got = true
+			f.came(n == len(asked))
 			f.accept(in, buf[:n], arrivals)
 			clear(buf[:n])
 		}
@@ -239,6 +241,15 @@ func (f *Flow) receive(in *intake) (got bool, err error) {
 		if f.stop.Err() != nil {
 			return got, nil
 		}
+	}
+}
+
+// came notes that there may be more behind what was received, before any of that is tried.
+func (f *Flow) came(all bool) {
+	if all {
+		f.mu.Lock()
+		f.cameAt = time.Now()
+		f.mu.Unlock()
 	}
 }
 

@@ -43,7 +43,6 @@ func (f *Flow) admit(in *intake, ds []driver.Delivery, as []arrival, settled boo
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.stats.Received += uint64(len(ds))
-	f.cameAt = now
 	for i := range ds {
 		if !settled && in.isGone(ds[i].Claim) {
 			f.stats.Forgotten++
