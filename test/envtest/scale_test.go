@@ -79,7 +79,7 @@ var _ = Describe("Many resources", Ordered, func() {
 			Expect(k8s.List(ctx, &events, client.InNamespace(namespace))).To(Succeed())
 			writes := float64(after.writes-before.writes-len(events.Items)) / float64(n)
 			reads := float64(after.reads-before.reads) / float64(n)
-			now, peak := memory(p.cmd.Process.Pid)
+			now, peak := laptop.Memory(p.cmd.Process.Pid)
 			row := fmt.Sprintf("%d resources: ready %.1fs after the first was declared (declaring took %.1fs); requests a resource: %.1f writes, %.1f reads, %.1f events; manager %d MiB (at most %d), %.1fs CPU",
 				n, took.Seconds(), declared.Seconds(), writes, reads, float64(len(events.Items))/float64(n), now>>20, peak>>20, after.cpu-before.cpu)
 			suite.Attr("report", row)
@@ -131,22 +131,4 @@ func (p *process) measure() (m measure) {
 		}
 	}
 	return m
-}
-
-// memory is what a process holds of physical memory, now and at the most. Linux only: 0 elsewhere.
-func memory(pid int) (now, peak int) {
-	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
-	if err != nil {
-		return 0, 0
-	}
-	for line := range strings.Lines(string(status)) {
-		var kib int
-		if _, err := fmt.Sscanf(line, "VmRSS: %d kB", &kib); err == nil {
-			now = kib << 10
-		}
-		if _, err := fmt.Sscanf(line, "VmHWM: %d kB", &kib); err == nil {
-			peak = kib << 10
-		}
-	}
-	return now, peak
 }

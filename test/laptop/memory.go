@@ -7,8 +7,11 @@ import (
 )
 
 // Memory is what its process holds of physical memory, now and at the most, in bytes. Linux only: 0 elsewhere.
-func (l *Laptop) Memory() (now, peak int) {
-	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", l.Pid()))
+func (l *Laptop) Memory() (now, peak int) { return Memory(l.Pid()) }
+
+// Memory is what any process holds.
+func Memory(pid int) (now, peak int) {
+	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
 	if err != nil {
 		return 0, 0
 	}
