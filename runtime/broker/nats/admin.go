@@ -281,7 +281,7 @@ func (a admin) Seek(ctx context.Context, r driver.Ref, start driver.Start) error
 	}
 	moved := p.cursor.record
 	moved.Open = false
-	moved.Position, moved.Stream, moved.Holder = at, stream.Created.UnixNano(), ""
+	moved.mark, moved.Stream, moved.Holder = at, stream.Created.UnixNano(), ""
 	moved.Epoch++
 	return a.conn.storeCursor(ctx, r.Of, r.Name, p.cursor, moved)
 }

@@ -32,8 +32,7 @@ func cursorSubject(stream, group string) string {
 
 // A record is what is stored of a cursor.
 type record struct {
-	// Position is the sequence of the last message that is done, with all before it.
-	Position uint64 `json:"position"`
+	mark
 	// Stream is when the stream was created that Position counts in, in nanoseconds since 1970: another of the same name has other messages.
 	// 0 is any.
 	Stream int64 `json:"stream,omitempty"`

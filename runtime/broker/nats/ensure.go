@@ -320,7 +320,7 @@ func (a admin) ensureGroupCursor(ctx context.Context, o driver.Object, have posi
 	r := record{Owner: o.Owner}
 	var err error
 	if missing {
-		r.Position, err = a.conn.resolve(ctx, o.Of, o.Start)
+		r.mark, err = a.conn.resolve(ctx, o.Of, o.Start)
 	} else {
 		r.Position = have.done
 	}
@@ -373,26 +373,26 @@ func setStart(cfg *jetstream.ConsumerConfig, start driver.Start) error {
 }
 
 // resolve says after which sequence of a stream a start begins.
-func (c *conn) resolve(ctx context.Context, stream string, start driver.Start) (uint64, error) {
+func (c *conn) resolve(ctx context.Context, stream string, start driver.Start) (mark, error) {
 	info, err := c.streamInfo(ctx, stream)
 	if err != nil {
-		return 0, err
+		return mark{}, err
 	}
 	switch start.Position {
 	case driver.Earliest:
-		return max(info.State.FirstSeq, 1) - 1, nil
+		return mark{Position: max(info.State.FirstSeq, 1) - 1}, nil
 	case driver.Latest, "":
-		return info.State.LastSeq, nil
+		return endOf(&info.State), nil
 	}
 	cfg := jetstream.ConsumerConfig{AckPolicy: jetstream.AckNonePolicy, MemoryStorage: true, Replicas: 1, InactiveThreshold: probeIdle}
 	if err := setStart(&cfg, start); err != nil {
-		return 0, err
+		return mark{}, err
 	}
 	probe, err := c.js.CreateConsumer(ctx, stream, cfg) // the server finds the sequence of a time
 	if err != nil {
-		return 0, missing("stream "+stream, err)
+		return mark{}, missing("stream "+stream, err)
 	}
 	at := probe.CachedInfo()
 	_ = c.js.DeleteConsumer(ctx, stream, at.Name) // it would go by itself
-	return at.Delivered.Stream, nil
+	return mark{Position: at.Delivered.Stream}, nil
 }

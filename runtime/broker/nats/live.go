@@ -20,14 +20,14 @@ func (c *conn) openLive(ctx context.Context, spec driver.SourceSpec) (driver.Sou
 	s := &cursorSource{conn: c, spec: spec, holder: holder, claim: driver.Claim{Epoch: 1}}
 	switch at := spec.Live; {
 	case len(at.After) > 0:
-		s.position = uint64(max(at.After[0].Position, 0))
-		if lost(s.position, &stream.State) {
-			return nil, positionLost(spec.Object.Name, "", s.position, stream.State.FirstSeq)
+		s.came.Position = uint64(max(at.After[0].Position, 0))
+		if lost(s.came.Position, &stream.State) {
+			return nil, positionLost(spec.Object.Name, "", s.came.Position, stream.State.FirstSeq)
 		}
 	case at.Start.Position == driver.Latest:
-		s.position = stream.State.LastSeq
+		s.came.Position = stream.State.LastSeq
 	case at.Start.Position == driver.Earliest:
-		s.position = max(stream.State.FirstSeq, 1) - 1
+		s.came.Position = max(stream.State.FirstSeq, 1) - 1
 	default:
 		return nil, fmt.Errorf("live source of %s: start %q: %w", spec.Object.Name, at.Start.Position, driver.ErrUnsupported)
 	}

@@ -32,7 +32,7 @@ type cursorSource struct {
 	// Of Receive.
 	scratch  []arrival
 	readers  int
-	position uint64 // of the last message that came
+	came     mark   // the last message that came
 	delivery uint64 // its number in the consumer
 	given    uint64 // of the last message that was given out
 
@@ -48,7 +48,10 @@ type cursorSource struct {
 }
 
 // A tail says that behind a message nothing follows, up to a position, but places that others keep in the stream.
-type tail struct{ behind, to uint64 }
+type tail struct {
+	behind uint64
+	to     mark
+}
 
 func (c *conn) openCursor(ctx context.Context, spec driver.SourceSpec) (*cursorSource, error) {
 	if spec.OnDemand {
@@ -84,10 +87,10 @@ func (c *conn) claimCursor(ctx context.Context, spec driver.SourceSpec, prepare 
 	if stream, err = c.streamInfo(ctx, spec.Object.Name); err != nil {
 		return nil, err
 	}
-	if err := checkPosition(&spec, &cur, &stream.State); err != nil {
+	if err := c.checkPosition(ctx, &spec, &cur, &stream.State); err != nil {
 		return nil, err
 	}
-	s := &cursorSource{conn: c, spec: spec, holder: newHolder(), cursor: cur, position: cur.Position, given: cur.Position}
+	s := &cursorSource{conn: c, spec: spec, holder: newHolder(), cursor: cur, came: cur.mark, given: cur.Position}
 	claimed := cur.record
 	claimed.Epoch++
 	claimed.Holder, claimed.Stream = s.holder, stream.Created.UnixNano()
@@ -118,12 +121,12 @@ func (r *record) checkStream(name, group string, stream *jetstream.StreamInfo) e
 
 // checkPosition refuses to go on where messages of a topic were deleted before they were read. A queue's messages expire because its
 // owner said so.
-//
-// A server that is killed may have given out messages that it had not written yet, and not confirmed either: in the same stream a position
-// behind its end goes back there, for what comes next has these numbers again. The server does the same with the consumers that it keeps.
-func checkPosition(spec *driver.SourceSpec, cur *cursor, state *jetstream.StreamState) error {
+func (c *conn) checkPosition(ctx context.Context, spec *driver.SourceSpec, cur *cursor, state *jetstream.StreamState) error {
 	if cur.Stream != 0 {
-		cur.Position = min(cur.Position, state.LastSeq)
+		var err error
+		if cur.mark, err = c.left(ctx, spec.Object.Name, cur.mark, state); err != nil {
+			return err
+		}
 	}
 	if cur.Position > state.LastSeq || spec.Object.Kind == driver.Topic && lost(cur.Position, state) {
 		return positionLost(spec.Object.Name, spec.Group, cur.Position, state.FirstSeq)
@@ -159,7 +162,11 @@ func (s *cursorSource) start(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if s.position > stream.State.LastSeq { // see checkPosition
+	left, err := s.conn.left(ctx, s.spec.Object.Name, s.came, &stream.State)
+	if err != nil {
+		return err
+	}
+	if left != s.came {
 		err := fmt.Errorf("stream %s: %w: the server has lost messages that it had given out", s.spec.Object.Name, driver.ErrStale)
 		s.lose(err, true)
 		return err
@@ -170,7 +177,7 @@ func (s *cursorSource) start(ctx context.Context) error {
 	_, err = s.conn.js.CreateConsumer(ctx, s.spec.Object.Name, jetstream.ConsumerConfig{
 		Name:              name,
 		DeliverPolicy:     jetstream.DeliverByStartSequencePolicy,
-		OptStartSeq:       s.position + 1,
+		OptStartSeq:       s.came.Position + 1,
 		AckPolicy:         jetstream.AckNonePolicy,
 		MaxDeliver:        1,
 		MemoryStorage:     true,
@@ -250,22 +257,22 @@ func (s *cursorSource) deliver(ctx context.Context, batch []arrival, into []driv
 	for i := range batch {
 		m := batch[i].m
 		o, ok := parseReply(m.Reply)
-		if !ok || o.consumer != reader || o.sequence <= s.position {
+		if !ok || o.consumer != reader || o.sequence <= s.came.Position {
 			continue
 		}
 		if o.delivery != s.delivery+1 {
 			end = errSilent
 			break
 		}
-		if o.sequence != s.position+1 && s.spec.Object.Kind == driver.Topic && !explained {
+		if o.sequence != s.came.Position+1 && s.spec.Object.Kind == driver.Topic && !explained {
 			if end = s.explain(ctx); end != nil {
 				break
 			}
 			explained = true // for all that came with it
 		}
-		s.position, s.delivery = o.sequence, o.delivery
+		s.came, s.delivery = mark{o.sequence, int64(o.stored)}, o.delivery
 		if isPlace(m.Subject) {
-			s.pass(o.sequence)
+			s.pass(s.came)
 			continue
 		}
 		s.given = o.sequence
@@ -285,26 +292,26 @@ func (s *cursorSource) deliver(ctx context.Context, batch []arrival, into []driv
 }
 
 // pass notes that what came is a place, which nobody is given.
-func (s *cursorSource) pass(sequence uint64) {
+func (s *cursorSource) pass(at mark) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if last := len(s.tails) - 1; last >= 0 && s.tails[last].behind == s.given {
-		s.tails[last].to = sequence
+		s.tails[last].to = at
 		return
 	}
-	s.tails = append(s.tails, tail{s.given, sequence})
+	s.tails = append(s.tails, tail{s.given, at})
 }
 
-// past is the position that a group has reached when all up to position is done.
-func (s *cursorSource) past(position uint64) uint64 {
+// past is where a group stands when all up to done is.
+func (s *cursorSource) past(done mark) mark {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	n := 0
-	for ; n < len(s.tails) && s.tails[n].behind <= position; n++ {
-		position = max(position, s.tails[n].to)
+	for ; n < len(s.tails) && s.tails[n].behind <= done.Position; n++ {
+		done = further(done, s.tails[n].to)
 	}
 	s.tails = slices.Delete(s.tails, 0, n)
-	return position
+	return done
 }
 
 // settleTail moves the cursor over places where all before them is done: else the group would stand, once retention has deleted both, as if
@@ -315,8 +322,8 @@ func (s *cursorSource) settleTail(ctx context.Context) error {
 	}
 	s.commit.Lock()
 	defer s.commit.Unlock()
-	at := s.cursor.Position
-	if to := s.past(at); to > at && s.lostErr() == nil {
+	at := s.cursor.mark
+	if to := s.past(at); to != at && s.lostErr() == nil {
 		return s.moveTo(ctx, to)
 	}
 	return nil
@@ -329,8 +336,8 @@ func (s *cursorSource) explain(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if info.State.FirstSeq > s.position+1 {
-		err := positionLost(s.spec.Object.Name, s.spec.Group, s.position, info.State.FirstSeq)
+	if info.State.FirstSeq > s.came.Position+1 {
+		err := positionLost(s.spec.Object.Name, s.spec.Group, s.came.Position, info.State.FirstSeq)
 		s.lose(err, false)
 		return err
 	}
@@ -362,13 +369,13 @@ func (s *cursorSource) lose(err error, tell bool) {
 // Settle moves the cursor to the furthest delivery that is done.
 func (s *cursorSource) Settle(ctx context.Context, settlements []driver.Settlement) []error {
 	errs := make([]error, len(settlements))
-	var furthest uint64
+	var furthest mark
 	for i := range settlements {
 		if errs[i] = s.mine(&settlements[i]); errs[i] == nil {
-			furthest = max(furthest, uint64(settlements[i].D.Position))
+			furthest = further(furthest, markOf(settlements[i].D))
 		}
 	}
-	if furthest == 0 {
+	if furthest.Position == 0 {
 		return errs
 	}
 	if err := s.move(ctx, furthest); err != nil {
@@ -394,7 +401,7 @@ func (s *cursorSource) mine(st *driver.Settlement) error {
 	return nil
 }
 
-func (s *cursorSource) move(ctx context.Context, position uint64) error {
+func (s *cursorSource) move(ctx context.Context, done mark) error {
 	s.commit.Lock()
 	defer s.commit.Unlock()
 	if err := s.lostErr(); err != nil {
@@ -403,16 +410,16 @@ func (s *cursorSource) move(ctx context.Context, position uint64) error {
 		}
 		return err
 	}
-	return s.moveTo(ctx, s.past(position))
+	return s.moveTo(ctx, s.past(done))
 }
 
-// moveTo stores a position; s.commit is held.
-func (s *cursorSource) moveTo(ctx context.Context, position uint64) error {
-	if position <= s.cursor.Position {
+// moveTo stores where the group stands; s.commit is held.
+func (s *cursorSource) moveTo(ctx context.Context, to mark) error {
+	if to.Position <= s.cursor.Position {
 		return nil
 	}
 	r := s.cursor.record
-	r.Position, r.Epoch, r.Holder = position, s.claim.Epoch, s.holder
+	r.mark, r.Epoch, r.Holder = to, s.claim.Epoch, s.holder
 	if err := s.conn.storeCursor(ctx, s.spec.Object.Name, s.spec.Group, &s.cursor, r); err != nil {
 		if errors.Is(err, driver.ErrStale) {
 			s.lose(err, true)
@@ -420,7 +427,7 @@ func (s *cursorSource) moveTo(ctx context.Context, position uint64) error {
 		return err
 	}
 	if s.spec.Object.Kind == driver.Queue {
-		s.purgeDone(ctx, position)
+		s.purgeDone(ctx, to.Position)
 	}
 	return nil
 }

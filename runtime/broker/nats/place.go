@@ -31,9 +31,9 @@ func isPlace(subject string) bool { return strings.HasPrefix(subject, placeSubje
 // A place is how far a group has been carried into a stream. It lies in that stream, so that one batch can hold it and the messages, and
 // each write names the sequence of the one before: of two writers that believe the place is theirs, one is refused, with all its messages.
 type place struct {
-	Position uint64 `json:"position"`
-	Epoch    uint64 `json:"epoch"`
-	Holder   string `json:"holder"`
+	mark
+	Epoch  uint64 `json:"epoch"`
+	Holder string `json:"holder"`
 }
 
 // A placeAt is a place with where it lies.
@@ -157,8 +157,8 @@ func (c *conn) settlePlace(ctx context.Context, stream, group string, cur *curso
 			return err
 		}
 		settled := cur.record
-		settled.Position, settled.Open, settled.Holder = max(cur.Position, p.Position), false, newHolder()
-		_, err = c.storePlace(name, place{Position: settled.Position, Epoch: cur.Epoch, Holder: settled.Holder}, p.sequence)
+		settled.mark, settled.Open, settled.Holder = further(cur.mark, p.mark), false, newHolder()
+		_, err = c.storePlace(name, place{mark: settled.mark, Epoch: cur.Epoch, Holder: settled.Holder}, p.sequence)
 		if errors.Is(err, driver.ErrStale) {
 			continue // it has gone on meanwhile, for the last time: or not
 		}

@@ -3,7 +3,10 @@ package nats
 import (
 	"context"
 	"errors"
+	"os"
+	"path/filepath"
 	"testing"
+	"time"
 
 	"github.com/waybill-dev/waybill/runtime/broker/driver"
 	"github.com/waybill-dev/waybill/runtime/message"
@@ -46,7 +49,7 @@ func TestAPositionBehindTheEndOfItsStreamGoesBackToIt(t *testing.T) {
 		t.Fatal(err)
 	}
 
-	s.position = 5 // as if 2 to 5 had been given out before the server was killed
+	s.came.Position = 5 // as if 2 to 5 had been given out before the server was killed
 	if err := s.start(t.Context()); !errors.Is(err, driver.ErrStale) {
 		t.Errorf("a reader goes on behind the end: %v", err)
 	}
@@ -70,4 +73,110 @@ func TestAPositionBehindTheEndOfItsStreamGoesBackToIt(t *testing.T) {
 	defer s.Close(context.Background())
 	publish("2 again")
 	receive(s, "2 again")
+}
+
+// What comes next may be more than was lost, and be there before anybody looks.
+func TestAPositionThatOthersHaveOvertakenGoesBackToWhereTheyBegin(t *testing.T) {
+	in, out := driver.Ref{Kind: driver.Topic, Name: "in"}, driver.Ref{Kind: driver.Topic, Name: "out"}
+	for name, into := range map[string]driver.Ref{"a cursor": {}, "a place": out} {
+		t.Run(name, func(t *testing.T) {
+			dir := t.TempDir()
+			stream := filepath.Join(dir, "jetstream", "$G", "streams", in.Name)
+			saved := filepath.Join(t.TempDir(), in.Name)
+			spec := driver.SourceSpec{Object: in, Group: "g", Ordering: driver.Key, Into: into, Window: driver.Window{Messages: 8}}
+			during(t, dir, func(c *conn) {
+				for _, o := range []driver.Object{{Ref: in}, {Ref: out}, {Ref: driver.Ref{Kind: driver.Group, Name: "g", Of: in.Name}, Ordering: driver.Key,
+					Start: driver.Start{Position: driver.Earliest}}} {
+					if _, err := c.Admin().Ensure(t.Context(), o); err != nil {
+						t.Fatal(err)
+					}
+				}
+				publishEach(t, c, in, "1")
+			})
+			if err := os.CopyFS(saved, os.DirFS(stream)); err != nil {
+				t.Fatal(err)
+			}
+			during(t, dir, func(c *conn) {
+				publishEach(t, c, in, "2", "3", "4", "5")
+				s, err := c.Source(t.Context(), spec) // and it is never closed
+				if err != nil {
+					t.Fatal(err)
+				}
+				for _, d := range receiveEach(t, s, "1", "2", "3", "4", "5") {
+					settlement := driver.Settlement{D: &d, Verb: driver.Done}
+					if into.Name != "" {
+						settlement.Out = []message.Message{event("of "+d.Message.ID, "k")}
+					}
+					if err := s.Settle(t.Context(), []driver.Settlement{settlement})[0]; err != nil {
+						t.Fatal(err)
+					}
+				}
+			})
+			// The disk has nothing of 2 to 5.
+			if err := errors.Join(os.RemoveAll(stream), os.CopyFS(stream, os.DirFS(saved))); err != nil {
+				t.Fatal(err)
+			}
+			during(t, dir, func(c *conn) {
+				publishEach(t, c, in, "6", "7", "8", "9", "10", "11")
+				s, err := c.Source(t.Context(), spec)
+				if err != nil {
+					t.Fatal(err)
+				}
+				receiveEach(t, s, "6", "7", "8", "9", "10", "11")
+				if err := s.Close(t.Context()); err != nil {
+					t.Fatal(err)
+				}
+			})
+		})
+	}
+}
+
+// during runs f on a server of the folder.
+func during(t *testing.T, dir string, f func(*conn)) {
+	t.Helper()
+	e, err := StartEmbedded(t.Context(), EmbeddedConfig{Dir: dir})
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := e.Open(t.Context(), driver.Config{})
+	if err == nil {
+		defer func() {
+			if err := errors.Join(c.Close(context.Background()), e.Shutdown(context.Background())); err != nil {
+				t.Error(err)
+			}
+		}()
+		f(c.(*conn))
+	} else {
+		t.Fatal(errors.Join(err, e.Shutdown(context.Background())))
+	}
+}
+
+func publishEach(t *testing.T, c *conn, to driver.Ref, ids ...string) {
+	t.Helper()
+	p := openPublisher(t, c, to)
+	for _, id := range ids {
+		if err := p.Publish(t.Context(), []message.Message{event(id, "k")})[0]; err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+func receiveEach(t *testing.T, s driver.Source, ids ...string) []driver.Delivery {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	into := make([]driver.Delivery, len(ids))
+	for have := 0; have < len(ids); {
+		n, err := s.Receive(ctx, into[have:])
+		if n == 0 || err != nil {
+			t.Fatalf("received %d: %v", have, err)
+		}
+		have += n
+	}
+	for i := range into {
+		if into[i].Message.ID != ids[i] {
+			t.Fatalf("message %d is %q, want %q", i, into[i].Message.ID, ids[i])
+		}
+	}
+	return into
 }

@@ -134,12 +134,12 @@ func (t *transferSource) prepare(ctx context.Context, c *conn, spec driver.Sourc
 		return err
 	}
 	if t.place.sequence == 0 || t.place.Position > cur.Position {
-		t.place, err = c.storePlace(t.name, place{Position: cur.Position, Epoch: next.Epoch, Holder: next.Holder}, t.place.sequence)
+		t.place, err = c.storePlace(t.name, place{mark: cur.mark, Epoch: next.Epoch, Holder: next.Holder}, t.place.sequence)
 		if err != nil {
 			return err
 		}
 	}
-	t.place.Position = cur.Position // what the place says of an earlier time does not count: the cursor was closed
+	t.place.mark = cur.mark // what the place says of an earlier time does not count: the cursor was closed
 	next.Into, next.Open = t.name.stream, true
 	return nil
 }
@@ -185,12 +185,12 @@ func (t *transferSource) Settle(ctx context.Context, list []driver.Settlement) [
 		if err := t.able(ctx); err != nil {
 			return fail(at, err)
 		}
-		if uint64(list[at].D.Position) <= t.reached() {
+		if uint64(list[at].D.Position) <= t.reached().Position {
 			at++ // it was stored by a batch of which no answer came
 			continue
 		}
 		n, messages := t.portion(list[at:])
-		upTo := t.past(uint64(list[at+n-1].D.Position))
+		upTo := t.past(markOf(list[at+n-1].D))
 		var err error
 		if messages == 0 {
 			err = t.moveTo(ctx, upTo)
@@ -212,7 +212,7 @@ func (t *transferSource) Settle(ctx context.Context, list []driver.Settlement) [
 }
 
 // reached is how far the group has come for certain.
-func (t *transferSource) reached() uint64 { return max(t.place.Position, t.cursor.Position) }
+func (t *transferSource) reached() mark { return further(t.cursor.mark, t.place.mark) }
 
 // able says why nothing can be settled now. After a batch of an unknown fate it looks what became of it.
 func (t *transferSource) able(ctx context.Context) error {
@@ -267,7 +267,7 @@ func (t *transferSource) refused(ctx context.Context) error {
 // nobody has claimed it in the meantime.
 func (t *transferSource) replace(ctx context.Context) error {
 	r := t.cursor.record
-	r.Position, r.Open = t.reached(), false
+	r.mark, r.Open = t.reached(), false
 	if err := t.write(ctx, r); err != nil {
 		return err
 	}
@@ -278,7 +278,7 @@ func (t *transferSource) replace(ctx context.Context) error {
 // reopen goes on where replace was interrupted. Until it has come to its end no batch is sent.
 func (t *transferSource) reopen(ctx context.Context) error {
 	if t.place.sequence == 0 {
-		p, err := t.conn.storePlace(t.name, place{Position: t.reached(), Epoch: t.claim.Epoch, Holder: t.holder}, 0)
+		p, err := t.conn.storePlace(t.name, place{mark: t.reached(), Epoch: t.claim.Epoch, Holder: t.holder}, 0)
 		if errors.Is(err, driver.ErrStale) {
 			if p, err = t.conn.loadPlace(ctx, t.name); err == nil && p.Holder != t.holder {
 				err = t.overtaken()
@@ -328,8 +328,8 @@ func (t *transferSource) portion(list []driver.Settlement) (n, messages int) {
 }
 
 // store publishes the messages of a portion and the place after them.
-func (t *transferSource) store(portion []driver.Settlement, messages int, upTo uint64) error {
-	next := place{Position: upTo, Epoch: t.claim.Epoch, Holder: t.holder}
+func (t *transferSource) store(portion []driver.Settlement, messages int, upTo mark) error {
+	next := place{mark: upTo, Epoch: t.claim.Epoch, Holder: t.holder}
 	data, err := json.Marshal(next)
 	if err != nil {
 		return fmt.Errorf("stream %s: %w", t.name.stream, err)
@@ -394,7 +394,7 @@ func (t *transferSource) renewOnce(ctx context.Context) error {
 	if !old || t.closed || t.doubt || t.lostErr() != nil {
 		return nil
 	}
-	p, err := t.conn.storePlace(t.name, place{Position: t.reached(), Epoch: t.claim.Epoch, Holder: t.holder}, t.place.sequence)
+	p, err := t.conn.storePlace(t.name, place{mark: t.reached(), Epoch: t.claim.Epoch, Holder: t.holder}, t.place.sequence)
 	switch {
 	case err == nil:
 		t.place, t.written = p, time.Now()
@@ -427,7 +427,7 @@ func (t *transferSource) leave(ctx context.Context) error {
 	}
 	t.closed = true
 	r := t.cursor.record
-	r.Position, r.Open = t.reached(), false
+	r.mark, r.Open = t.reached(), false
 	if err := t.conn.storeCursor(ctx, t.spec.Object.Name, t.spec.Group, &t.cursor, r); err != nil && !errors.Is(err, driver.ErrStale) {
 		return err
 	}
