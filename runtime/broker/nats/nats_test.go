@@ -45,6 +45,7 @@ func startEmbedded(t testing.TB, cfg nats.EmbeddedConfig) *nats.Embedded {
 }
 
 func TestConformanceEmbedded(t *testing.T) {
+	t.Parallel() // much of the suite is waiting
 	e := startEmbedded(t, nats.EmbeddedConfig{})
 	brokertest.Run(t, brokertest.Harness{
 		Open:    e.Open,
@@ -61,6 +62,7 @@ func TestConformanceEmbedded(t *testing.T) {
 
 // External is a plain nats-server in a process of its own; stopping it is kill -9.
 func TestConformanceExternal(t *testing.T) {
+	t.Parallel()
 	p := startProcess(t, serverConfig{})
 	brokertest.Run(t, brokertest.Harness{
 		Open:    nats.Open,
