@@ -200,16 +200,18 @@ func TestAttemptsOfMessagesThatFailAlone(t *testing.T) {
 	}
 
 	for _, k := range []struct {
-		name string
-		dead int
-		each int
-	}{{"lone", 1, 3}, {"once", 1, 1}, {"two", 2, 3}, {"default", 1, 10}, {"among", 2, 3}} {
+		name  string
+		dead  int
+		each  int
+		waits bool // others may be waiting to be tried: then a few more attempts than declared are made (P22)
+	}{{"lone", 1, 3, false}, {"once", 1, 1, false}, {"two", 2, 3, false}, {"default", 1, 10, false}, {"among", 2, 3, true}} {
 		for _, d := range r.dead(k.name, k.dead) {
 			id := d.attribute(t, "id")
-			if d.attribute(t, "wbreason") != "AttemptsExhausted" || d.attribute(t, "wbattempts") != strconv.Itoa(k.each) {
-				t.Errorf("%s: dead-lettered as %s", k.name, d.Event)
+			n := count(r.pushes(k.name), id)
+			if d.attribute(t, "wbreason") != "AttemptsExhausted" || d.attribute(t, "wbattempts") != strconv.Itoa(n) {
+				t.Errorf("%s: %s was pushed %d times and dead-lettered as %s", k.name, id, n, d.Event)
 			}
-			if n := count(r.pushes(k.name), id); n != k.each {
+			if n < k.each || n > k.each && !k.waits {
 				t.Errorf("%s: %s was pushed %d times, want %d", k.name, id, n, k.each)
 			}
 		}
