@@ -30,7 +30,8 @@ type server struct {
 	commits  []int64
 	commit   func(position int64) error
 	settled  []int64
-	receive  func() error // an error instead of deliveries
+	taking   func([]driver.Settlement) []error // of Settle, instead of what it does; it may block
+	receive  func() error                      // an error instead of deliveries
 	wake     chan struct{}
 	closed   int // publishers
 	lost     func([]driver.Claim)
@@ -182,6 +183,9 @@ func (r *scriptSource) Receive(ctx context.Context, into []driver.Delivery) (int
 
 func (r *scriptSource) Settle(_ context.Context, list []driver.Settlement) []error {
 	s := r.c.s
+	if s.taking != nil {
+		return s.taking(list)
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	errs := make([]error, len(list))

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"sync"
 	"time"
 
@@ -67,6 +66,7 @@ type openSource struct {
 	dirty  chan struct{} // something is to be committed
 	full   chan struct{} // so much that it should not wait
 	saving sync.Mutex
+	gather gather
 
 	// Under Source.mu.
 	claims     map[driver.Claim]*watermark // by the driver's own claims
@@ -350,67 +350,6 @@ func (s *Source) mark(o *openSource, list []driver.Settlement) (errs []error) {
 		} else {
 			signal(o.dirty)
 		}
-	}
-	return errs
-}
-
-// A forwarded holds copies of what is being settled, for its claims are the driver's own.
-type forwarded struct {
-	list []driver.Settlement
-	ds   []driver.Delivery
-}
-
-var forwards = sync.Pool{New: func() any { return new(forwarded) }}
-
-func (b *forwarded) free() {
-	clear(b.list)
-	clear(b.ds)
-	forwards.Put(b)
-}
-
-// forward passes settlements on under the driver's own claims.
-func (s *Source) forward(ctx context.Context, o *openSource, list []driver.Settlement) []error {
-	buf := forwards.Get().(*forwarded)
-	defer buf.free()
-	inner, ds := buf.list[:0], slices.Grow(buf.ds[:0], len(list))[:len(list)]
-	buf.ds = ds
-	var errs []error
-	var at []int // where inner lacks an entry of list: the index of each
-	for i := range list {
-		c, ok := o.inner(list[i].D.Claim)
-		if !ok {
-			if errs == nil {
-				errs, at = make([]error, len(list)), make([]int, 0, len(list))
-				for j := range i {
-					at = append(at, j)
-				}
-			}
-			errs[i] = driver.ErrStale
-			continue
-		}
-		ds[i] = *list[i].D
-		ds[i].Claim = c
-		if at != nil {
-			at = append(at, i)
-		}
-		inner = append(inner, driver.Settlement{D: &ds[i], Verb: list[i].Verb, After: list[i].After})
-	}
-	buf.list = inner
-	if len(inner) == 0 {
-		return errs
-	}
-	for n, err := range o.Settle(ctx, inner) {
-		if err == nil {
-			continue
-		}
-		if errs == nil {
-			errs = make([]error, len(list))
-		}
-		i := n
-		if at != nil {
-			i = at[n]
-		}
-		errs[i] = s.settleError(o, err)
 	}
 	return errs
 }
