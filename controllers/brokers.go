@@ -123,7 +123,7 @@ func (c *Controller) ensureAll(ctx context.Context, f *facts) error {
 		return err
 	}
 	connections := make([]Connection, len(f.verdict.owned))
-	seen := []string{string(text)}
+	seen := []string{string(f.verdict.uid), string(text)} // what an earlier one of this name had went with it
 	for i, o := range f.verdict.owned {
 		var ok bool
 		if connections[i], ok = c.world.connection(o.Broker); !ok {

@@ -203,11 +203,14 @@ func (w *world) kind(name string) *kind {
 
 // tellBrokers tells each Broker what others want of it.
 func tellBrokers(in compile.Input, outcomes []compile.Outcome, verdicts map[plan.Resource]*verdict) {
+	// Of several Brokers with one Secret the first by name hands it out: always the same, while a cache lists them in any order.
 	bySecret := map[types.NamespacedName]*verdict{}
 	for _, b := range in.Brokers {
 		v := verdicts[resourceOf("Broker", b)]
 		for _, s := range secretsOf(b) {
-			bySecret[s] = v
+			if first := bySecret[s]; first == nil || v.outcome.Resource.Name < first.outcome.Resource.Name {
+				bySecret[s] = v
+			}
 		}
 	}
 	seen := map[compile.Mirror]bool{}
