@@ -289,14 +289,15 @@ func (c *Controller) make(ctx context.Context, k *kind, o client.Object, f *fact
 		}
 	}
 	if f.resource.Kind == "Broker" {
-		if err := c.copySecrets(ctx, f); err != nil {
-			return err
-		}
+		copied := c.copySecrets(ctx, f)
 		if f.set == nil || f.rollout.complete() {
 			if err := c.probe(ctx, o, f); err != nil {
 				return err
 			}
 			c.countBacklogs(ctx, f)
+		}
+		if copied != nil {
+			return copied
 		}
 	}
 	if away != nil {
