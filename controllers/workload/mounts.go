@@ -61,6 +61,27 @@ func sortedUnique(s []string) []string {
 	return slices.Compact(s)
 }
 
+// SessionSecrets are the Secrets, by name, with which a plan's Pods open sessions on its brokers, and the keys that these read of each.
+func SessionSecrets(p *plan.Plan) map[string][]string {
+	keys := map[string][]string{}
+	for _, b := range p.Brokers {
+		if b.Secret != "" {
+			keys[b.Secret] = append(keys[b.Secret], credentialKeys(b.Protocol)...)
+		}
+		if t := b.TLS; t != nil {
+			for _, ref := range []*plan.SecretRef{t.CA, t.ClientCert, t.ClientKey} {
+				if ref != nil {
+					keys[ref.Name] = append(keys[ref.Name], ref.Key)
+				}
+			}
+		}
+	}
+	for name := range keys {
+		keys[name] = sortedUnique(keys[name])
+	}
+	return keys
+}
+
 // credentialKeys are what a driver reads of a Broker's Secret.
 func credentialKeys(protocol string) []string {
 	user := []string{v1alpha1.SecretKeyPassword, v1alpha1.SecretKeyUsername}
