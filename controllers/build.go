@@ -133,6 +133,8 @@ func (c *Controller) copySecret(ctx context.Context, want *corev1.Secret) error 
 	case !hasLabels(live, want.Labels):
 		return &problem{class: stalls, reason: v1alpha1.ReasonConflict, again: lookAgain, afterMaking: true,
 			message: fmt.Sprintf("Secret %s/%s exists and is not a copy of this Broker's: delete it", want.Namespace, want.Name)}
+	case live.Type != want.Type:
+		return c.remove(ctx, live) // it cannot be changed, only made anew
 	case factOf(live).Digest == factOf(want).Digest:
 		return nil
 	}

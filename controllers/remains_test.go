@@ -2,6 +2,7 @@ package controllers
 
 import (
 	"context"
+	"slices"
 	"testing"
 	"time"
 
@@ -70,17 +71,21 @@ func TestOfBrokersWithOneSecretTheSameOneAlwaysHandsItOut(t *testing.T) {
 	broker := func(name string) *v1alpha1.Broker {
 		return &v1alpha1.Broker{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: name}, Spec: v1alpha1.BrokerSpec{SecretRef: &v1alpha1.SecretReference{Name: "user"}}}
 	}
-	copied := compile.Mirror{From: types.NamespacedName{Namespace: "shop", Name: "user"}, To: types.NamespacedName{Namespace: "web", Name: "user-copy"}}
+	copied := compile.Mirror{From: types.NamespacedName{Namespace: "shop", Name: "user"}, To: types.NamespacedName{Namespace: "web", Name: "user-copy"}, Keys: []string{"username"}}
+	authority := copied // the same Secret may be there for several things
+	authority.Keys = []string{"ca.crt"}
 	for _, order := range [][]*v1alpha1.Broker{{broker("a"), broker("b")}, {broker("b"), broker("a")}} {
 		verdicts := map[plan.Resource]*verdict{}
 		for _, b := range order {
 			r := resourceOf("Broker", b)
 			verdicts[r] = &verdict{outcome: compile.Outcome{Resource: r}}
 		}
-		tellBrokers(compile.Input{Brokers: order}, []compile.Outcome{{Mirrors: []compile.Mirror{copied}}}, verdicts)
+		tellBrokers(compile.Input{Brokers: order}, []compile.Outcome{{Mirrors: []compile.Mirror{copied, authority}}, {Mirrors: []compile.Mirror{copied}}}, verdicts)
 		for r, v := range verdicts {
 			if hands := len(v.copies) == 1; hands != (r.Name == "a") {
 				t.Errorf("listed with %s first, %s hands it out: %v", order[0].Name, r.Name, hands)
+			} else if hands && !slices.Equal(v.copies[0].Keys, []string{"ca.crt", "username"}) {
+				t.Errorf("%v are handed out", v.copies[0].Keys)
 			}
 		}
 	}

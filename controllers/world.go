@@ -213,13 +213,19 @@ func tellBrokers(in compile.Input, outcomes []compile.Outcome, verdicts map[plan
 			}
 		}
 	}
-	seen := map[compile.Mirror]bool{}
+	at := map[types.NamespacedName]int{}
 	for _, o := range outcomes { // in their order, so that nothing changes when nothing does
 		for _, m := range o.Mirrors {
-			if v := bySecret[m.From]; v != nil && !seen[m] {
-				seen[m] = true
-				v.copies = append(v.copies, m)
+			v := bySecret[m.From]
+			if v == nil {
+				continue
 			}
+			i, ok := at[m.To]
+			if !ok {
+				i, at[m.To] = len(v.copies), len(v.copies)
+				v.copies = append(v.copies, compile.Mirror{From: m.From, To: m.To})
+			}
+			v.copies[i] = v.copies[i].With(m.Keys)
 		}
 	}
 	use := func(by plan.Resource, ref v1alpha1.ResourceReference) {

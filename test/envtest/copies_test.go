@@ -42,7 +42,9 @@ var _ = Describe("Copies of a Broker's Secret", func() {
 	It("are handed over when another Broker with the same Secret comes to give them out", func(ctx SpecContext) {
 		home, guest := newNamespace(ctx), newNamespace(ctx)
 		main, another := shared(home, "main"), shared(home, "another")
-		apply(ctx, user(home, "nats-user"), main, topic(guest, "orders", from(home, "main")))
+		own := user(home, "nats-user")
+		own.StringData["tls.key"] = "nobody else's"
+		apply(ctx, own, main, topic(guest, "orders", from(home, "main")))
 		ready(ctx, guest, "Topic", "orders")
 		owner := func() string { return ownerOfCopy(ctx, guest, home) }
 		Expect(owner()).To(Equal("main"))
@@ -50,6 +52,9 @@ var _ = Describe("Copies of a Broker's Secret", func() {
 		ready(ctx, guest, "Topic", "bills")
 		Eventually(owner).WithContext(ctx).Should(Equal("another"))
 		ready(ctx, home, "Broker", "main", "another")
+		copied := new(corev1.Secret)
+		Expect(k8s.Get(ctx, client.ObjectKey{Namespace: guest, Name: "waybill." + home + ".nats-user"}, copied)).To(Succeed())
+		Expect(copied.Data).To(And(HaveLen(2), HaveKey("username"), HaveKey("password")), "what no Pod reads stays where it is")
 	}, NodeTimeout(time1m))
 })
 
