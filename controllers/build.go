@@ -145,9 +145,9 @@ func (c *Controller) copySecret(ctx context.Context, want *corev1.Secret) error 
 
 // lends reports whether a copy is that of another Broker with the same Secret, which is about to take it back.
 func (c *Controller) lends(ctx context.Context, live, want *corev1.Secret) bool {
-	by := client.ObjectKey{Namespace: live.Labels[workload.LabelBrokerNamespace], Name: live.Labels[workload.LabelBroker]}
-	return by.Namespace == want.Labels[workload.LabelBrokerNamespace] && by.Name != want.Labels[workload.LabelBroker] &&
-		c.client.Get(ctx, by, new(v1alpha1.Broker)) == nil
+	by, b := client.ObjectKey{Namespace: want.Labels[workload.LabelBrokerNamespace], Name: live.Labels[workload.LabelBroker]}, new(v1alpha1.Broker)
+	return by.Name != want.Labels[workload.LabelBroker] && c.client.Get(ctx, by, b) == nil &&
+		hasLabels(live, workload.MirrorLabels(plan.Resource{Namespace: by.Namespace, Name: by.Name}, b.UID))
 }
 
 // dropCopies deletes the copies of a Broker's Secrets that are not wanted.
