@@ -123,7 +123,7 @@ func (c *Controller) ensureAll(ctx context.Context, f *facts) error {
 		return err
 	}
 	connections := make([]Connection, len(f.verdict.owned))
-	seen := []string{string(text)}
+	seen := []string{string(f.verdict.uid), string(text)} // what an earlier one of this name had went with it
 	for i, o := range f.verdict.owned {
 		var ok bool
 		if connections[i], ok = c.world.connection(o.Broker); !ok {
@@ -190,12 +190,17 @@ func (c *Controller) probe(ctx context.Context, o client.Object, f *facts) error
 
 // connection finds the Broker of an object by its name in plans, NAMESPACE/NAME.
 func (w *world) connection(name string) (Connection, bool) {
+	w.mu.RLock()
+	defer w.mu.RUnlock()
+	return w.connectionTo(name)
+}
+
+// connectionTo is connection for who has locked already.
+func (w *world) connectionTo(name string) (Connection, bool) {
 	key, ok := brokerKey(name)
 	if !ok {
 		return Connection{}, false
 	}
-	w.mu.RLock()
-	defer w.mu.RUnlock()
 	v := w.verdicts[plan.Resource{Kind: "Broker", Namespace: key.Namespace, Name: key.Name}]
 	if v == nil {
 		return Connection{}, false

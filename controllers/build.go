@@ -90,20 +90,25 @@ func (c *Controller) hasSecret(ctx context.Context, use compile.SecretUse, v *ve
 }
 
 // copySecrets hands a Broker's credentials to the namespaces that need and may have them, keeps the copies as the original is, and takes back
-// those that are not needed or allowed any more.
+// those that are not needed or allowed any more. What one namespace has in the way keeps none from the others: the first fault is told.
 func (c *Controller) copySecrets(ctx context.Context, f *facts) error {
 	wanted := map[types.NamespacedName]bool{}
+	var first error
 	for _, m := range f.verdict.copies {
-		source := new(corev1.Secret)
-		if err := c.direct.Get(ctx, m.From, source); err != nil {
-			return err
-		}
 		wanted[m.To] = true
-		if err := c.copySecret(ctx, workload.Mirror(source, m, f.resource, f.verdict.uid)); err != nil {
-			return err
+		source := new(corev1.Secret)
+		err := c.direct.Get(ctx, m.From, source)
+		if err == nil {
+			err = c.copySecret(ctx, workload.Mirror(source, m, f.resource, f.verdict.uid))
+		}
+		if first == nil {
+			first = err
 		}
 	}
-	return c.dropCopies(ctx, f, wanted)
+	if err := c.dropCopies(ctx, f, wanted); first == nil {
+		first = err
+	}
+	return first
 }
 
 func (c *Controller) copySecret(ctx context.Context, want *corev1.Secret) error {
@@ -122,15 +127,27 @@ func (c *Controller) copySecret(ctx context.Context, want *corev1.Secret) error 
 		return err
 	}
 	switch {
+	case !hasLabels(live, want.Labels) && c.lends(ctx, live, want):
+		return &problem{class: passes, reason: v1alpha1.ReasonRollingOut, afterMaking: true,
+			message: fmt.Sprintf("Secret %s/%s is being handed over by another Broker that has the same credentials", want.Namespace, want.Name)}
 	case !hasLabels(live, want.Labels):
 		return &problem{class: stalls, reason: v1alpha1.ReasonConflict, again: lookAgain, afterMaking: true,
 			message: fmt.Sprintf("Secret %s/%s exists and is not a copy of this Broker's: delete it", want.Namespace, want.Name)}
+	case live.Type != want.Type:
+		return c.remove(ctx, live) // it cannot be changed, only made anew
 	case factOf(live).Digest == factOf(want).Digest:
 		return nil
 	}
 	live = live.DeepCopy()
 	live.Data = want.Data
 	return c.client.Update(ctx, live, fieldOwner)
+}
+
+// lends reports whether a copy is that of another Broker with the same Secret, which is about to take it back.
+func (c *Controller) lends(ctx context.Context, live, want *corev1.Secret) bool {
+	by, b := client.ObjectKey{Namespace: want.Labels[workload.LabelBrokerNamespace], Name: live.Labels[workload.LabelBroker]}, new(v1alpha1.Broker)
+	return by.Name != want.Labels[workload.LabelBroker] && c.client.Get(ctx, by, b) == nil &&
+		hasLabels(live, workload.MirrorLabels(plan.Resource{Namespace: by.Namespace, Name: by.Name}, b.UID))
 }
 
 // dropCopies deletes the copies of a Broker's Secrets that are not wanted.

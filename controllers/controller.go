@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"math/rand/v2"
+	"net/http"
 	"reflect"
 	"sync"
 	"time"
@@ -33,6 +34,8 @@ type Options struct {
 	// Probe is how often a Broker is asked whether it is there; 0: 30s. Recheck is how often a resource's broker objects are compared with
 	// what is declared; 0: 10m.
 	Probe, Recheck time.Duration
+	// Workers is how Pods are asked for their status; nil: over the network.
+	Workers http.RoundTripper
 	// What a deletion waits for a broker that does not answer, and for one that cannot be asked any more because its Broker, its credentials or
 	// the whole namespace go away too; 0: 5m and 60s.
 	AwayDeadline, GoneDeadline time.Duration
@@ -60,7 +63,7 @@ type Options struct {
 // Secrets that resources name, read and watched one by one; lease keys, an Embedded Broker's password and the copies for other namespaces:
 // +kubebuilder:rbac:groups="",resources=secrets,verbs=get;list;watch;create;update;delete
 //
-// Namespaces are selected by label and may be ending; Pods are counted while they drain; ReplicaSets still need old plans:
+// Namespaces are selected by label and may be ending; Pods are counted while they drain, and asked which credentials they use; ReplicaSets still need old plans:
 // +kubebuilder:rbac:groups="",resources=namespaces,verbs=list;watch
 // +kubebuilder:rbac:groups="",resources=pods,verbs=list
 // +kubebuilder:rbac:groups=apps,resources=replicasets,verbs=list
@@ -77,8 +80,9 @@ type Controller struct {
 	left    prometheus.Counter
 	retry   workqueue.TypedRateLimiter[plan.Resource]
 
-	turns    turns
-	backlogs backlogs
+	turns       turns
+	backlogs    backlogs
+	credentials credentials
 
 	mu      sync.Mutex
 	ensured map[plan.Resource]ensured
@@ -99,7 +103,8 @@ func New(mgr manager.Manager, opts Options) (*Controller, error) {
 		left:    prometheus.NewCounter(prometheus.CounterOpts{Name: "waybill_left_behind_total", Help: "Broker objects that deleted resources left on their brokers because these could not be asked in time."}),
 		retry:   workqueue.NewTypedItemExponentialFailureRateLimiter[plan.Resource](500*time.Millisecond, 2*time.Minute),
 		ensured: map[plan.Resource]ensured{}, probed: map[plan.Resource]*Found{}, reachable: map[plan.Resource]bool{},
-		backlogs: backlogs{of: map[plan.Resource]*int64{}, counted: map[plan.Resource]time.Time{}},
+		backlogs:    backlogs{of: map[plan.Resource]*int64{}, counted: map[plan.Resource]time.Time{}},
+		credentials: credentials{told: map[plan.Resource]told{}},
 	}
 	c.world = newWorld(c.client, clients)
 	if err := opts.Metrics.Register(c); err != nil {
@@ -141,6 +146,9 @@ func defaults(o *Options) {
 	if o.Metrics == nil {
 		o.Metrics = prometheus.NewRegistry()
 	}
+	if o.Workers == nil {
+		o.Workers = &http.Transport{DisableKeepAlives: true} // and no proxy: Pods are near
+	}
 }
 
 // Reconcile brings one resource closer to what is declared and tells in its status how it is.
@@ -162,6 +170,7 @@ func (c *Controller) Reconcile(ctx context.Context, r plan.Resource) (reconcile.
 
 	f := &facts{resource: r, verdict: v}
 	f.backlog, f.counted = c.backlogs.get(r)
+	f.credentials = c.credentials.get(r)
 	if !o.GetDeletionTimestamp().IsZero() {
 		c.turnOver(r)
 		if f.leaving = asProblem(c.leave(ctx, k, o, f)); f.leaving == nil {
@@ -249,6 +258,7 @@ func (c *Controller) forget(r plan.Resource) {
 	delete(c.probed, r)
 	delete(c.reachable, r)
 	c.backlogs.forget(r)
+	c.credentials.forget(r)
 	c.retry.Forget(r)
 	if r.Kind == "Broker" {
 		c.options.Brokers.Forget(keyOf(r))
@@ -289,14 +299,15 @@ func (c *Controller) make(ctx context.Context, k *kind, o client.Object, f *fact
 		}
 	}
 	if f.resource.Kind == "Broker" {
-		if err := c.copySecrets(ctx, f); err != nil {
-			return err
-		}
+		copied := c.copySecrets(ctx, f)
 		if f.set == nil || f.rollout.complete() {
 			if err := c.probe(ctx, o, f); err != nil {
 				return err
 			}
 			c.countBacklogs(ctx, f)
+		}
+		if copied != nil {
+			return copied
 		}
 	}
 	if away != nil {

@@ -41,7 +41,11 @@ func (c *Controller) setFinalizer(ctx context.Context, o client.Object, on bool)
 	if !change(o, Finalizer) {
 		return nil
 	}
-	return client.IgnoreNotFound(c.client.Patch(ctx, o, client.MergeFromWithOptions(before, client.MergeFromWithOptimisticLock{}), fieldOwner))
+	err := c.client.Patch(ctx, o, client.MergeFromWithOptions(before, client.MergeFromWithOptimisticLock{}), fieldOwner)
+	if on {
+		return err // for one that is gone nothing must be made any more: nobody would take it away
+	}
+	return client.IgnoreNotFound(err)
 }
 
 // leave goes the way out: Pods stop and finish what is in flight, then the broker's objects go as the deletion policy says, then the resource

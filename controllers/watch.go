@@ -60,6 +60,7 @@ func (c *Controller) watch(mgr manager.Manager, ctl controller.TypedController[p
 		// The world is compiled for as long as the controller runs.
 		source.TypedFunc[plan.Resource](func(ctx context.Context, q queue) error {
 			go c.world.run(ctx, q.Add)
+			go c.watchCredentials(ctx)
 			return nil
 		}),
 	}

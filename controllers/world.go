@@ -203,20 +203,29 @@ func (w *world) kind(name string) *kind {
 
 // tellBrokers tells each Broker what others want of it.
 func tellBrokers(in compile.Input, outcomes []compile.Outcome, verdicts map[plan.Resource]*verdict) {
+	// Of several Brokers with one Secret the first by name hands it out: always the same, while a cache lists them in any order.
 	bySecret := map[types.NamespacedName]*verdict{}
 	for _, b := range in.Brokers {
 		v := verdicts[resourceOf("Broker", b)]
 		for _, s := range secretsOf(b) {
-			bySecret[s] = v
+			if first := bySecret[s]; first == nil || v.outcome.Resource.Name < first.outcome.Resource.Name {
+				bySecret[s] = v
+			}
 		}
 	}
-	seen := map[compile.Mirror]bool{}
+	at := map[types.NamespacedName]int{}
 	for _, o := range outcomes { // in their order, so that nothing changes when nothing does
 		for _, m := range o.Mirrors {
-			if v := bySecret[m.From]; v != nil && !seen[m] {
-				seen[m] = true
-				v.copies = append(v.copies, m)
+			v := bySecret[m.From]
+			if v == nil {
+				continue
 			}
+			i, ok := at[m.To]
+			if !ok {
+				i, at[m.To] = len(v.copies), len(v.copies)
+				v.copies = append(v.copies, compile.Mirror{From: m.From, To: m.To})
+			}
+			v.copies[i] = v.copies[i].With(m.Keys)
 		}
 	}
 	use := func(by plan.Resource, ref v1alpha1.ResourceReference) {

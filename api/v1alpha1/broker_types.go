@@ -29,6 +29,7 @@ type Broker struct {
 
 	// status is what was found; the operator writes it.
 	// +optional
+	// +kubebuilder:default={observedGeneration: 0}
 	Status BrokerStatus `json:"status,omitempty"`
 }
 

@@ -1,7 +1,7 @@
 package v1alpha1
 
 // ConditionType names one of the questions that status.conditions answers. Every kind carries Accepted, Programmed and Ready; Reconciling and
-// Stalled are there only while they are true, as kstatus expects.
+// Stalled are there only while they are true, as kstatus expects. CredentialsCurrent is information, and nothing else hangs on it.
 type ConditionType string
 
 const (
@@ -16,6 +16,9 @@ const (
 	ConditionReconciling ConditionType = "Reconciling"
 	// ConditionStalled is true when the operator cannot get on until somebody changes something.
 	ConditionStalled ConditionType = "Stalled"
+	// ConditionCredentialsCurrent says whether every Pod that is ready has its sessions on brokers opened with what their Secrets hold now, as
+	// the Pods themselves told; it is there where sessions need a Secret, from when they were first asked.
+	ConditionCredentialsCurrent ConditionType = "CredentialsCurrent"
 )
 
 // Reason says in one word why a condition is as it is. Diagnostics of the compiler carry the same reasons, so that a condition, the command
@@ -36,6 +39,8 @@ const (
 	ReasonPaused Reason = "Paused"
 	// ReasonScaledToZero: spec.replicas is 0, so nothing runs; messages are kept.
 	ReasonScaledToZero Reason = "ScaledToZero"
+	// ReasonUpToDate: every Pod uses what the Secrets of its brokers hold now.
+	ReasonUpToDate Reason = "UpToDate"
 )
 
 // Reasons that need somebody to change the resource, or one that it refers to.
@@ -108,6 +113,12 @@ const (
 	ReasonNotEmpty Reason = "NotEmpty"
 	// ReasonInUse: deletion waits for the resources that still refer to this one.
 	ReasonInUse Reason = "InUse"
+	// ReasonRotating: a Secret was changed, and not every Pod uses its new content yet.
+	ReasonRotating Reason = "Rotating"
+	// ReasonCredentialsRefused: a Pod could not open a session with the new content of a Secret, and goes on with the old one; its log says why.
+	ReasonCredentialsRefused Reason = "CredentialsRefused"
+	// ReasonNotTold: a Pod does not tell the operator which content of a Secret it uses.
+	ReasonNotTold Reason = "NotTold"
 	// ReasonDrifted: a broker object was changed from outside and is being put right.
 	ReasonDrifted Reason = "Drifted"
 )

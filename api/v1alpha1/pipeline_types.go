@@ -30,6 +30,7 @@ type Pipeline struct {
 
 	// status is what was found; the operator writes it.
 	// +optional
+	// +kubebuilder:default={observedGeneration: 0}
 	Status PipelineStatus `json:"status,omitempty"`
 }
 

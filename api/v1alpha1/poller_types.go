@@ -28,6 +28,7 @@ type Poller struct {
 
 	// status is what was found; the operator writes it.
 	// +optional
+	// +kubebuilder:default={observedGeneration: 0}
 	Status PollerStatus `json:"status,omitempty"`
 }
 

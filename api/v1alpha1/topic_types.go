@@ -31,6 +31,7 @@ type Topic struct {
 
 	// status is what was found; the operator writes it.
 	// +optional
+	// +kubebuilder:default={observedGeneration: 0}
 	Status TopicStatus `json:"status,omitempty"`
 }
 

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/spf13/pflag"
+	"k8s.io/apimachinery/pkg/util/validation"
 )
 
 // config is what the flags say.
@@ -17,6 +18,8 @@ type config struct {
 	kubeconfig        string
 	image, pullPolicy string
 	drain             time.Duration
+	workerEnv         []string // NAME=VALUE
+	env               map[string]string
 	metrics, health   string
 	plainMetrics      bool
 	leaderElection    bool
@@ -46,6 +49,7 @@ func readFlags(args []string, env func(string) string, out io.Writer) (config, e
 	f.StringVar(&c.image, "worker-image", env("WORKER_IMAGE"), "`image` of the workers; needed; the variable WORKER_IMAGE may say it")
 	f.StringVar(&c.pullPolicy, "worker-pull-policy", "", "Always, IfNotPresent or Never; without it as the cluster does")
 	f.DurationVar(&c.drain, "worker-drain", 30*time.Second, "how long a worker may finish what is in flight when its Pod ends")
+	f.StringArrayVar(&c.workerEnv, "worker-env", nil, "variable of every worker, as `NAME=VALUE`; may be given several times; no secrets")
 	f.StringSliceVar(&c.watch, "watch-namespaces", nil, "look only after these `namespaces`, divided by commas; without it after all")
 	f.IntVar(&c.concurrency, "concurrency", 4, "how many resources are looked after at once")
 	f.BoolVar(&c.privateDial, "allow-private-dial", false, "let manifests make workers reach loopback and link-local addresses")
@@ -60,7 +64,31 @@ func readFlags(args []string, env func(string) string, out io.Writer) (config, e
 	if err := f.Parse(args); err != nil {
 		return c, err
 	}
-	return c, c.check(f.Args())
+	if err := c.check(f.Args()); err != nil {
+		return c, err
+	}
+	var err error
+	c.env, err = readVariables(c.workerEnv)
+	return c, err
+}
+
+// readVariables reads those of --worker-env. They stand in Pods, where many may read them, so what is known to hold a token is refused.
+func readVariables(list []string) (map[string]string, error) {
+	vars := map[string]string{}
+	for _, v := range list {
+		name, value, ok := strings.Cut(v, "=")
+		_, twice := vars[name]
+		switch {
+		case !ok || len(validation.IsEnvVarName(name)) > 0 || strings.HasPrefix(name, "KUBERNETES_"):
+			return nil, fmt.Errorf("--worker-env is %q: it must be NAME=VALUE", v)
+		case twice:
+			return nil, fmt.Errorf("--worker-env has %s twice: keep one", name)
+		case strings.HasPrefix(name, "OTEL_") && strings.HasSuffix(name, "_HEADERS"):
+			return nil, fmt.Errorf("--worker-env has %s, which mostly holds a token that everybody could read in the Pods: give it to a resource from a Secret, by spec.workload.env", name)
+		}
+		vars[name] = value
+	}
+	return vars, nil
 }
 
 // check refuses what cannot work, before anything is started.

@@ -23,6 +23,10 @@ func TestFlags(t *testing.T) {
 	if c.image != "worker:1" || c.namespace != "waybill-system" || !c.leaderElection || len(c.watch) != 2 || c.lease != 15*time.Second {
 		t.Errorf("%+v", c)
 	}
+	if c, err = readFlags([]string{"--worker-env", "OTEL_RESOURCE_ATTRIBUTES=team=a,stage=b", "--worker-env=EMPTY="}, inPod, new(bytes.Buffer)); err != nil ||
+		len(c.env) != 2 || c.env["OTEL_RESOURCE_ATTRIBUTES"] != "team=a,stage=b" {
+		t.Errorf("%v, %v", c.env, err)
+	}
 	if c, err = readFlags([]string{"--worker-image", "x:2", "--leader-election=false"}, none, new(bytes.Buffer)); err != nil || c.image != "x:2" {
 		t.Errorf("%+v, %v", c, err)
 	}
@@ -37,6 +41,10 @@ func TestWrongFlags(t *testing.T) {
 		{"--worker-drain -1s", "it must be 0s or longer"},
 		{"--concurrency 0", "it must be 1 or more"},
 		{"--lease 1s", "it must be 2s or longer"},
+		{"--worker-env OTEL_SDK_DISABLED", "it must be NAME=VALUE"},
+		{"--worker-env =x", "it must be NAME=VALUE"},
+		{"--worker-env A=1 --worker-env A=2", "has A twice"},
+		{"--worker-env OTEL_EXPORTER_OTLP_TRACES_HEADERS=api-key=x", "mostly holds a token"},
 		{"--watch-namespaces a,,b", "one of the names is empty"},
 		{"run", `"run" is one argument too many`},
 		{"--no-such-flag", "unknown flag"},

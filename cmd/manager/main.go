@@ -105,7 +105,7 @@ func manage(ctx context.Context, c config) error {
 	defer sessions.Close()
 	_, err = controllers.New(mgr, controllers.Options{
 		Settings: workload.Settings{
-			WorkerImage: c.image, PullPolicy: c.pullPolicy, Drain: c.drain,
+			WorkerImage: c.image, PullPolicy: c.pullPolicy, Drain: c.drain, Env: c.env,
 			ManagerNamespace: c.namespace, AllowPrivateDial: c.privateDial,
 		},
 		Brokers: sessions, Concurrency: c.concurrency, Metrics: metrics.Registry,

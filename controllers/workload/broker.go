@@ -87,6 +87,7 @@ func volumeClaim(o Owner, e *v1alpha1.EmbeddedBroker, storage resource.Quantity)
 }
 
 func statefulSet(o Owner, secret string, s Settings, maxStore int64) *applyapps.StatefulSetApplyConfiguration {
+	s.Env = nil
 	c := container(o, s, map[string]int32{portBroker: plan.BrokerPort, portHealth: healthPort},
 		"broker", "--data="+dataPath, "--secrets="+secretsPath, "--secret="+secret, "--max-store="+strconv.FormatInt(maxStore, 10)).
 		WithStartupProbe(probe("/healthz").WithPeriodSeconds(5).WithTimeoutSeconds(3).WithFailureThreshold(int32(brokerStartup/(5*time.Second)))).

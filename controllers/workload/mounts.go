@@ -7,7 +7,6 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	applycore "k8s.io/client-go/applyconfigurations/core/v1"
 
-	"github.com/waybill-dev/waybill/api/v1alpha1"
 	"github.com/waybill-dev/waybill/runtime/compile"
 	"github.com/waybill-dev/waybill/runtime/plan"
 )
@@ -35,7 +34,7 @@ func (w *worker) mounts(needs compile.Needs) []mounted {
 	}
 	for _, b := range w.plan.Brokers {
 		if b.Secret != "" {
-			of(b.Secret).optional = append(of(b.Secret).optional, credentialKeys(b.Protocol)...)
+			of(b.Secret).optional = append(of(b.Secret).optional, compile.CredentialKeys(b.Protocol)...)
 		}
 	}
 	if dsn := compile.DSN(w.plan); dsn != nil {
@@ -61,16 +60,25 @@ func sortedUnique(s []string) []string {
 	return slices.Compact(s)
 }
 
-// credentialKeys are what a driver reads of a Broker's Secret.
-func credentialKeys(protocol string) []string {
-	user := []string{v1alpha1.SecretKeyPassword, v1alpha1.SecretKeyUsername}
-	switch protocol {
-	case "NATS":
-		return append(user, v1alpha1.SecretKeyToken, v1alpha1.SecretKeyCredentials)
-	case "SQS":
-		return []string{v1alpha1.SecretKeyAccessKeyID, v1alpha1.SecretKeySecretAccess, v1alpha1.SecretKeySessionToken}
+// SessionSecrets are the Secrets, by name, with which a plan's Pods open sessions on its brokers, and the keys that these read of each.
+func SessionSecrets(p *plan.Plan) map[string][]string {
+	keys := map[string][]string{}
+	for _, b := range p.Brokers {
+		if b.Secret != "" {
+			keys[b.Secret] = append(keys[b.Secret], compile.CredentialKeys(b.Protocol)...)
+		}
+		if t := b.TLS; t != nil {
+			for _, ref := range []*plan.SecretRef{t.CA, t.ClientCert, t.ClientKey} {
+				if ref != nil {
+					keys[ref.Name] = append(keys[ref.Name], ref.Key)
+				}
+			}
+		}
 	}
-	return user
+	for name := range keys {
+		keys[name] = sortedUnique(keys[name])
+	}
+	return keys
 }
 
 // secretsVolume is one volume with a directory a Secret.

@@ -49,7 +49,7 @@ func container(o Owner, s Settings, ports map[string]int32, args ...string) *app
 		WithName("worker").
 		WithImage(s.WorkerImage).
 		WithArgs(args...).
-		WithEnv(environment(o.Workload, resources)...).
+		WithEnv(environment(s.Env, o.Workload, resources)...).
 		WithResources(applycore.ResourceRequirements().WithRequests(resources.Requests).WithLimits(resources.Limits)).
 		WithTerminationMessagePolicy(corev1.TerminationMessageFallbackToLogsOnError).
 		WithSecurityContext(applycore.SecurityContext().
@@ -152,12 +152,16 @@ func spread(o Owner, spec *applycore.PodSpecApplyConfiguration) {
 	}
 }
 
-// environment is ours and the workload's, whose word counts where both name a variable. Sorted by name.
-func environment(w *v1alpha1.Workload, r resources) []*applycore.EnvVarApplyConfiguration {
+// environment is ours, what the operator was told to give all workers, and the workload's own; the later word counts where several name a
+// variable. Sorted by name.
+func environment(all map[string]string, w *v1alpha1.Workload, r resources) []*applycore.EnvVarApplyConfiguration {
 	vars := map[string]*applycore.EnvVarApplyConfiguration{}
 	if memory, ok := r.Limits[corev1.ResourceMemory]; ok {
 		// The collector works harder before the kernel ends the process.
 		vars["GOMEMLIMIT"] = applycore.EnvVar().WithName("GOMEMLIMIT").WithValue(strconv.FormatInt(memory.Value()/10*9, 10))
+	}
+	for name, value := range all {
+		vars[name] = applycore.EnvVar().WithName(name).WithValue(value)
 	}
 	if w != nil {
 		for _, e := range w.Env {

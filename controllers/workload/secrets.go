@@ -93,13 +93,13 @@ func RotateBrokerCredentials(old *corev1.Secret, step int, fresh string) *corev1
 	return next
 }
 
-// Mirror is a Broker's Secret as the workers of another namespace find it. An ownerReference cannot lead to another namespace: its labels say
+// Mirror is a Broker's Secret as the workers of another namespace find it: what they read of it. An ownerReference cannot lead to another namespace: its labels say
 // whose it is (the UID, too: a Secret that a stranger labelled by hand, or one of an earlier Broker of this name, is not taken for it), and it
 // is removed when no Set there needs it, or when the Broker admits the namespace no more.
 func Mirror(source *corev1.Secret, m compile.Mirror, broker plan.Resource, uid types.UID) *corev1.Secret {
-	data := make(map[string][]byte, len(source.Data))
-	for k, v := range source.Data {
-		if k != plan.PreviousPasswordKey { // only the server reads it
+	data := map[string][]byte{}
+	for _, k := range m.Keys {
+		if v, ok := source.Data[k]; ok {
 			data[k] = bytes.Clone(v)
 		}
 	}
@@ -107,7 +107,7 @@ func Mirror(source *corev1.Secret, m compile.Mirror, broker plan.Resource, uid t
 	maps.Copy(labels, MirrorLabels(broker, uid))
 	return &corev1.Secret{
 		ObjectMeta: metav1.ObjectMeta{Namespace: m.To.Namespace, Name: m.To.Name, Labels: labels},
-		Type:       source.Type,
+		Type:       corev1.SecretTypeOpaque, // others ask for keys that are not copied
 		Data:       data,
 	}
 }

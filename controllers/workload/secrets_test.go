@@ -69,9 +69,10 @@ func TestCredentialsOfAnEmbeddedBroker(t *testing.T) {
 	}
 	next = RotateBrokerCredentials(s, 1, "word")
 	next.Data["password"] = []byte("word")
-	m := compile.Mirror{From: types.NamespacedName{Namespace: "shop", Name: "main-broker"}, To: types.NamespacedName{Namespace: "team", Name: "waybill.shop.main-broker"}}
+	m := compile.Mirror{From: types.NamespacedName{Namespace: "shop", Name: "main-broker"}, To: types.NamespacedName{Namespace: "team", Name: "waybill.shop.main-broker"}, Keys: []string{"password", "username"}}
+	next.Type, next.Data["tls.key"] = corev1.SecretTypeTLS, []byte("nobody else's")
 	copied := Mirror(next, m, plan.Resource{Kind: "Broker", Namespace: "shop", Name: "main"}, "1-2-3")
-	if copied.Namespace != "team" || copied.Name != m.To.Name || string(copied.Data["password"]) != "word" || copied.Data[plan.PreviousPasswordKey] != nil ||
+	if copied.Namespace != "team" || copied.Name != m.To.Name || string(copied.Data["password"]) != "word" || len(copied.Data) != 2 || copied.Type != corev1.SecretTypeOpaque ||
 		copied.Labels[LabelBroker] != "main" || copied.Labels[LabelBrokerNamespace] != "shop" || copied.Labels[LabelBrokerUID] != "1-2-3" || len(copied.OwnerReferences) != 0 {
 		t.Errorf("the copy is %v", copied)
 	}

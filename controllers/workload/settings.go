@@ -17,6 +17,9 @@ type Settings struct {
 	PullPolicy string
 	// Drain is how long a worker lets what is in flight finish when its Pod ends; 0: 30s. The grace period is somewhat longer.
 	Drain time.Duration
+	// Env are variables of every worker that runs a plan, by name. A resource's own word counts before them. An Embedded broker has none of
+	// them: it would be restarted when they change, and everything that is on it with it.
+	Env map[string]string
 	// ManagerNamespace is where the manager runs: it has to reach Embedded brokers and the workers' status. "": outside of the cluster.
 	ManagerNamespace string
 	// AllowPrivateDial lets manifests make workers call loopback and link-local addresses. For tests.

@@ -238,13 +238,14 @@ func (c *compiler) brokerSecrets(b *broker) {
 // connection is what a plan of a namespace says of the broker, and the Secrets that have to be mirrored there for it.
 func (b *broker) connection(namespace string) (plan.Broker, []Mirror) {
 	var mirrors []Mirror
-	local := func(secret string) string {
+	local := func(secret string, keys ...string) string {
 		if namespace == b.resource.Namespace {
 			return secret
 		}
 		m := Mirror{
 			From: types.NamespacedName{Namespace: b.resource.Namespace, Name: secret},
 			To:   types.NamespacedName{Namespace: namespace, Name: mirrorName(b.resource.Namespace, secret)},
+			Keys: keys,
 		}
 		mirrors = append(mirrors, m)
 		return m.To.Name
@@ -253,9 +254,9 @@ func (b *broker) connection(namespace string) (plan.Broker, []Mirror) {
 	out := plan.Broker{Name: key(b.resource).String(), Protocol: b.protocol.Name, Addresses: b.addresses}
 	if b.protocol.Name == "Embedded" {
 		// In a cluster it is a server of its own, with credentials of its own; a laptop runs it in its own process and uses neither.
-		out.Addresses, out.Secret = []string{b.resource.EmbeddedAddress()}, local(or(secretName(spec.SecretRef), b.resource.Child()))
+		out.Addresses, out.Secret = []string{b.resource.EmbeddedAddress()}, local(or(secretName(spec.SecretRef), b.resource.Child()), CredentialKeys(b.protocol.Name)...)
 	} else if spec.SecretRef != nil {
-		out.Secret = local(spec.SecretRef.Name)
+		out.Secret = local(spec.SecretRef.Name, CredentialKeys(b.protocol.Name)...)
 	}
 	if spec.NATS != nil {
 		out.JetStreamDomain = spec.NATS.JetStreamDomain
@@ -263,15 +264,28 @@ func (b *broker) connection(namespace string) (plan.Broker, []Mirror) {
 	if t := b.tls; t != nil {
 		out.TLS = &plan.TLS{ServerName: t.ServerName}
 		if ca := t.CASecretRef; ca != nil {
-			out.TLS.CA = &plan.SecretRef{Name: local(ca.Name), Key: or(ca.Key, v1alpha1.SecretKeyCA)}
+			key := or(ca.Key, v1alpha1.SecretKeyCA)
+			out.TLS.CA = &plan.SecretRef{Name: local(ca.Name, key), Key: key}
 		}
 		if cert := t.ClientSecretRef; cert != nil {
-			name := local(cert.Name)
+			name := local(cert.Name, v1alpha1.SecretKeyTLSCert, v1alpha1.SecretKeyTLSPrivateKey)
 			out.TLS.ClientCert = &plan.SecretRef{Name: name, Key: v1alpha1.SecretKeyTLSCert}
 			out.TLS.ClientKey = &plan.SecretRef{Name: name, Key: v1alpha1.SecretKeyTLSPrivateKey}
 		}
 	}
 	return out, mirrors
+}
+
+// CredentialKeys are what a driver reads of a Broker's Secret.
+func CredentialKeys(protocol string) []string {
+	user := []string{v1alpha1.SecretKeyPassword, v1alpha1.SecretKeyUsername}
+	switch protocol {
+	case "NATS":
+		return append(user, v1alpha1.SecretKeyToken, v1alpha1.SecretKeyCredentials)
+	case "SQS":
+		return []string{v1alpha1.SecretKeyAccessKeyID, v1alpha1.SecretKeySecretAccess, v1alpha1.SecretKeySessionToken}
+	}
+	return user
 }
 
 // administered is how the Broker s is administered; nil for other kinds.

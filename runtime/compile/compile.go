@@ -107,6 +107,14 @@ func ownedBy(mark string, objects []plan.Object) []plan.Object {
 type Mirror struct {
 	From types.NamespacedName
 	To   types.NamespacedName
+	// Keys are those that Pods read there. A Secret may have others, which are nobody else's business: the private key of an authority, say.
+	Keys []string
+}
+
+// With is m with more keys.
+func (m Mirror) With(keys []string) Mirror {
+	m.Keys = slices.Compact(slices.Sorted(slices.Values(slices.Concat(m.Keys, keys))))
+	return m
 }
 
 // Plans are the plans of all resources that have one, in the order of Outcomes.

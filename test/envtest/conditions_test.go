@@ -124,10 +124,10 @@ func checkConditions(ctx context.Context, namespace string) {
 	}
 }
 
-// checkStatus holds one status against what is true of all. Ready, Reconciling, Stalled and the generation are what kstatus reads: it takes to be
-// in progress what is Reconciling, failed what is Stalled, and current what is neither.
+// checkStatus holds one status against what is true of all.
 func checkStatus(u *unstructured.Unstructured, reasons map[string]bool) {
 	GinkgoHelper()
+	checkComputed(u)
 	who, status := u.GetKind()+"/"+u.GetName(), statusOf(u)
 	if len(status.Conditions) == 0 {
 		return // nobody has looked at it yet

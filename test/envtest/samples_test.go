@@ -1,40 +1,39 @@
 package envtest
 
 import (
+	"bytes"
 	"context"
+	"fmt"
 	"math/rand/v2"
+	"os"
+	"os/exec"
 	"path/filepath"
-	"slices"
 	"strings"
 
 	. "github.com/onsi/ginkgo/v2"
 	. "github.com/onsi/gomega"
 	corev1 "k8s.io/api/core/v1"
-	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/yaml"
 
 	"github.com/waybill-dev/waybill/api/v1alpha1"
 	"github.com/waybill-dev/waybill/controllers/workload"
 	"github.com/waybill-dev/waybill/runtime/compile"
 	"github.com/waybill-dev/waybill/runtime/manifest"
 	"github.com/waybill-dev/waybill/runtime/plan"
+	"github.com/waybill-dev/waybill/test/laptop"
 )
 
-// declared are the resources of some manifests in a namespace, read as the command line reads them.
-type declared struct {
-	set     *manifest.Set
-	objects []client.Object
-}
-
-func read(namespace string, paths ...string) declared {
+// read gives what manifests declare, in a namespace, as the command line reads it.
+func read(namespace, path string) []client.Object {
 	GinkgoHelper()
-	set, faults, err := manifest.Read(paths, manifest.Options{})
+	set, faults, err := manifest.Read([]string{path}, manifest.Options{})
 	Expect(err).NotTo(HaveOccurred())
 	Expect(faults).To(BeEmpty())
-	d := declared{set: set}
+	var all []client.Object
 	add := func(o client.Object) {
 		o.SetNamespace(namespace)
-		d.objects = append(d.objects, o)
+		all = append(all, o)
 	}
 	for _, o := range set.Brokers {
 		add(o)
@@ -60,7 +59,7 @@ func read(namespace string, paths ...string) declared {
 	for _, s := range set.Secrets {
 		add(&corev1.Secret{ObjectMeta: named(namespace, s.Name), Data: s.Data})
 	}
-	return d
+	return all
 }
 
 // inputOf is what manifests declare, for the compiler.
@@ -71,30 +70,59 @@ func inputOf(set *manifest.Set) compile.Input {
 	}
 }
 
-// compiled is what the command line makes of them, given what the operator's probes found.
-func (d declared) compiled(ctx context.Context) compile.Result {
+// printed are the plans that `waybill compile -o json` prints of manifests in some namespaces, given what the operator's probes found.
+func printed(ctx context.Context, namespaces []string, folder string) []*plan.Plan {
 	GinkgoHelper()
-	in := inputOf(d.set)
-	in.Features = map[types.NamespacedName]v1alpha1.BrokerFeatures{}
-	for _, b := range d.set.Brokers {
-		var live v1alpha1.Broker
-		Expect(k8s.Get(ctx, client.ObjectKeyFromObject(b), &live)).To(Succeed())
-		if live.Status.Features != nil {
-			in.Features[client.ObjectKeyFromObject(b)] = *live.Status.Features
+	files, err := filepath.Glob(filepath.Join(folder, "*.yaml"))
+	Expect(err).NotTo(HaveOccurred())
+	args, dir := []string{"compile", "-o", "json", "-f", "-"}, GinkgoT().TempDir()
+	var input bytes.Buffer
+	for _, file := range files {
+		for _, u := range documents(file) {
+			if u.GroupVersionKind().Group != v1alpha1.GroupVersion.Group && u.GetKind() != "Secret" {
+				continue
+			}
+			for _, namespace := range namespaces {
+				u.SetNamespace(namespace)
+				text, err := yaml.Marshal(u.Object)
+				Expect(err).NotTo(HaveOccurred())
+				fmt.Fprintf(&input, "---\n%s", text)
+				if u.GetKind() == "Broker" {
+					args = append(args, probed(ctx, u, dir)...)
+				}
+			}
 		}
 	}
-	return compile.Compile(in)
+	cmd := exec.CommandContext(ctx, laptop.Build(suite, "./cmd/waybill", laptop.AsTests()...), args...)
+	cmd.Stdin, cmd.Stderr = &input, GinkgoWriter
+	out, err := cmd.Output()
+	Expect(err).NotTo(HaveOccurred())
+	var plans []*plan.Plan
+	for line := range bytes.Lines(out) {
+		p, err := plan.Unmarshal(line)
+		Expect(err).NotTo(HaveOccurred())
+		plans = append(plans, p)
+	}
+	return plans
 }
 
-func (d declared) owner(r plan.Resource) client.Object {
+// probed are the flags that tell the command what the operator found of a Broker; none where it has reached none.
+func probed(ctx context.Context, u client.Object, dir string) []string {
 	GinkgoHelper()
-	i := slices.IndexFunc(d.objects, func(o client.Object) bool {
-		owner, err := workload.OwnerOf(o)
-		return err == nil && owner.Resource == r
-	})
-	Expect(i).NotTo(BeNumerically("<", 0), "%s is not declared", r)
-	return d.objects[i]
+	var live v1alpha1.Broker
+	Expect(k8s.Get(ctx, client.ObjectKeyFromObject(u), &live)).To(Succeed())
+	if live.Status.Features == nil {
+		return nil
+	}
+	text, err := yaml.Marshal(live.Status.Features)
+	Expect(err).NotTo(HaveOccurred())
+	file := filepath.Join(dir, live.Namespace+"-"+live.Name)
+	Expect(os.WriteFile(file, text, 0o600)).To(Succeed())
+	return []string{"--features", live.Namespace + "/" + live.Name + "=" + file}
 }
+
+// orders in which each sample is applied, each in a namespace of its own; -ginkgo.seed has the same ones again.
+const orders = 4
 
 var _ = Describe("The samples", func() {
 	patterns, err := filepath.Glob(filepath.Join(root, "config", "samples", "patterns", "*"))
@@ -103,15 +131,19 @@ var _ = Describe("The samples", func() {
 	}
 	for _, path := range append(patterns, filepath.Join(root, "config", "samples"), filepath.Join(root, "config", "samples", "quickstart")) {
 		folder := strings.TrimPrefix(path, root+"/")
-		It("of "+folder+" become ready in any order, with the plans of the command line", func(ctx SpecContext) {
-			namespace := newNamespace(ctx)
-			d := read(namespace, filepath.Join(root, folder))
-			rand.Shuffle(len(d.objects), func(i, j int) { d.objects[i], d.objects[j] = d.objects[j], d.objects[i] })
-			for _, o := range d.objects {
-				Expect(k8s.Create(ctx, o)).To(Succeed())
+		It("of "+folder+" become ready in many orders, with the plans of the command line", func(ctx SpecContext) {
+			random := rand.New(rand.NewPCG(uint64(GinkgoRandomSeed()), 0))
+			var namespaces []string
+			var all []client.Object
+			for range orders {
+				namespace := newNamespace(ctx)
+				objects := read(namespace, filepath.Join(root, folder))
+				random.Shuffle(len(objects), func(i, j int) { objects[i], objects[j] = objects[j], objects[i] })
+				namespaces, all = append(namespaces, namespace), append(all, objects...)
 			}
+			apply(ctx, all...)
 			away := map[string]bool{"shared-nats": true} // a server that there is not
-			for _, o := range d.objects {
+			for _, o := range all {
 				if _, secret := o.(*corev1.Secret); secret {
 					continue
 				}
@@ -121,34 +153,19 @@ var _ = Describe("The samples", func() {
 				if away[o.GetName()] {
 					want = Equal("False/Unreachable")
 				}
-				Eventually(condition(ctx, owner.Kind, namespace, o.GetName(), v1alpha1.ConditionReady)).Should(want, owner.Resource.String())
+				Eventually(condition(ctx, owner.Kind, owner.Namespace, owner.Name, v1alpha1.ConditionReady)).Should(want, owner.String())
 			}
 
-			result := d.compiled(ctx)
-			for _, o := range result.Outcomes {
-				if o.Plan == nil {
-					continue
-				}
-				owner, err := workload.OwnerOf(d.owner(o.Resource))
-				Expect(err).NotTo(HaveOccurred())
-				set, err := workload.Build(&o, owner, settings)
+			plans := printed(ctx, namespaces, filepath.Join(root, folder))
+			Expect(plans).NotTo(BeEmpty())
+			for _, p := range plans {
+				p.Objects, p.Effective = nil, plan.Effective{} // the operator's business, which no Pod is told
+				text, err := plan.Marshal(p)
 				Expect(err).NotTo(HaveOccurred())
 				var live corev1.ConfigMap
-				Expect(k8s.Get(ctx, client.ObjectKey{Namespace: namespace, Name: o.Resource.Child() + "-" + set.PlanHash}, &live)).To(Succeed(), o.Resource.String())
-				Expect(live.Data["plan.json"]).To(Equal(planIn(set)), o.Resource.String())
+				Expect(k8s.Get(ctx, client.ObjectKey{Namespace: p.Resource.Namespace, Name: p.Resource.Child() + "-" + plan.Hash(text)}, &live)).To(Succeed(), p.Resource.String())
+				Expect(live.Data["plan.json"]).To(Equal(string(text)), p.Resource.String())
 			}
 		}, NodeTimeout(time1m))
 	}
 })
-
-// planIn is the plan that a Set's ConfigMap holds.
-func planIn(set *workload.Set) string {
-	for _, u := range set.Owned {
-		if u.GetKind() == "ConfigMap" {
-			data, _ := u.Object["data"].(map[string]any)
-			text, _ := data["plan.json"].(string)
-			return text
-		}
-	}
-	return ""
-}

@@ -163,7 +163,7 @@ func startPatient(away time.Duration) {
 	})
 	operator, err = controllers.New(mgr, controllers.Options{
 		Settings: settings, Brokers: sessions, Probe: time.Second, Recheck: 5 * time.Second,
-		AwayDeadline: away, GoneDeadline: 2 * time.Second,
+		AwayDeadline: away, GoneDeadline: 2 * time.Second, Workers: workers,
 	})
 	Expect(err).NotTo(HaveOccurred())
 	ended := make(chan struct{})

@@ -1,0 +1,92 @@
+package controllers
+
+import (
+	"context"
+	"slices"
+	"testing"
+	"time"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/types"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/waybill-dev/waybill/api/v1alpha1"
+	"github.com/waybill-dev/waybill/runtime/compile"
+	"github.com/waybill-dev/waybill/runtime/plan"
+)
+
+// ensuring counts what is asked for.
+type ensuring struct {
+	Brokers
+	asked int
+}
+
+func (e *ensuring) Ensure(context.Context, Connection, plan.Object) (bool, error) {
+	e.asked++
+	return true, nil
+}
+
+// A resource may be deleted, its stream with it, and made anew before anybody has looked at it in between.
+func TestWhatAnEarlierResourceOfTheNameMadeIsNotTakenToBeThere(t *testing.T) {
+	b := &ensuring{}
+	orders := plan.Resource{Kind: "Topic", Namespace: "shop", Name: "orders"}
+	broker := &verdict{outcome: compile.Outcome{Resource: mainBroker, Connection: &plan.Broker{Name: "shop/main", Protocol: "NATS"}}}
+	c := &Controller{options: Options{Brokers: b, Recheck: time.Hour}, ensured: map[plan.Resource]ensured{},
+		world: &world{verdicts: map[plan.Resource]*verdict{mainBroker: broker}}}
+	of := func(uid types.UID) *facts {
+		return &facts{resource: orders, verdict: &verdict{uid: uid, owned: []plan.Object{{Ref: plan.Ref{Broker: "shop/main", Kind: "Topic", Name: "shop_orders"}}}}}
+	}
+	for i, uid := range []types.UID{"first", "first", "second"} {
+		if err := c.ensureAll(t.Context(), of(uid)); err != nil {
+			t.Fatal(err)
+		}
+		if want := 1 + i/2; b.asked != want {
+			t.Errorf("after %d passes the broker was asked %d times, want %d", i+1, b.asked, want)
+		}
+	}
+}
+
+// vanished has no object any more.
+type vanished struct{ client.Client }
+
+func (vanished) Patch(context.Context, client.Object, client.Patch, ...client.PatchOption) error {
+	return apierrors.NewNotFound(schema.GroupResource{Resource: "topics"}, "orders")
+}
+
+func TestNothingIsMadeForAResourceThatIsGone(t *testing.T) {
+	c := &Controller{client: vanished{}}
+	if err := c.setFinalizer(t.Context(), &v1alpha1.Topic{}, true); !apierrors.IsNotFound(err) {
+		t.Errorf("what follows would make its objects: %v", err)
+	}
+	leaving := &v1alpha1.Topic{ObjectMeta: metav1.ObjectMeta{Finalizers: []string{Finalizer}}}
+	if err := c.setFinalizer(t.Context(), leaving, false); err != nil {
+		t.Errorf("it may go, and has gone: %v", err)
+	}
+}
+
+// Two Brokers may have one Secret, and a cache lists them in any order: from one compilation to the next the copies would change hands.
+func TestOfBrokersWithOneSecretTheSameOneAlwaysHandsItOut(t *testing.T) {
+	broker := func(name string) *v1alpha1.Broker {
+		return &v1alpha1.Broker{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: name}, Spec: v1alpha1.BrokerSpec{SecretRef: &v1alpha1.SecretReference{Name: "user"}}}
+	}
+	copied := compile.Mirror{From: types.NamespacedName{Namespace: "shop", Name: "user"}, To: types.NamespacedName{Namespace: "web", Name: "user-copy"}, Keys: []string{"username"}}
+	authority := copied // the same Secret may be there for several things
+	authority.Keys = []string{"ca.crt"}
+	for _, order := range [][]*v1alpha1.Broker{{broker("a"), broker("b")}, {broker("b"), broker("a")}} {
+		verdicts := map[plan.Resource]*verdict{}
+		for _, b := range order {
+			r := resourceOf("Broker", b)
+			verdicts[r] = &verdict{outcome: compile.Outcome{Resource: r}}
+		}
+		tellBrokers(compile.Input{Brokers: order}, []compile.Outcome{{Mirrors: []compile.Mirror{copied, authority}}, {Mirrors: []compile.Mirror{copied}}}, verdicts)
+		for r, v := range verdicts {
+			if hands := len(v.copies) == 1; hands != (r.Name == "a") {
+				t.Errorf("listed with %s first, %s hands it out: %v", order[0].Name, r.Name, hands)
+			} else if hands && !slices.Equal(v.copies[0].Keys, []string{"ca.crt", "username"}) {
+				t.Errorf("%v are handed out", v.copies[0].Keys)
+			}
+		}
+	}
+}
