@@ -16,6 +16,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/waybill-dev/waybill/api/v1alpha1"
 	"github.com/waybill-dev/waybill/runtime/compile"
 	"github.com/waybill-dev/waybill/runtime/engine"
 	"github.com/waybill-dev/waybill/runtime/manifest"
@@ -324,7 +325,7 @@ func (l *laptop) runnable(from *load, result *compile.Result) (ok []compile.Outc
 			if services := l.unmapped(o.Plan, running); len(services) > 0 {
 				for _, s := range services {
 					missing = append(missing, from.place(compile.Diagnostic{
-						Kind: o.Resource.Kind, Namespace: o.Resource.Namespace, Name: o.Resource.Name, Field: s.Field, Reason: "ServiceNotMapped",
+						Kind: o.Resource.Kind, Namespace: o.Resource.Namespace, Name: o.Resource.Name, Field: s.Field, Reason: v1alpha1.ReasonServiceNotMapped,
 						Message: fmt.Sprintf("Service %s, port %d, is not on this machine: add --service %s=URL", s.Name, s.Port, serviceFlag(s.Service))}))
 				}
 				continue
