@@ -218,6 +218,27 @@ func TestCutConnectionsOfAnOutageCountNothing(t *testing.T) {
 	}
 }
 
+func TestAMessageThatEndsItsSubscriberIsNamedWhereItStopsTheOrder(t *testing.T) {
+	bubble(t, func(t *testing.T, r *rig) {
+		r.cfg.Policy.Ordering = driver.Strict
+		r.sink.handle = func(_ context.Context, id string, _ int) error {
+			if id == "a0" {
+				return errCut
+			}
+			return nil
+		}
+		r.script.add("a0", "a1")
+		r.start()
+		after(time.Hour)
+		if s := r.flow.Stats(); s.State != Retrying || s.Detail != errCut.Error()+"; message id=a0 source=/test" {
+			t.Errorf("state %s (%s)", s.State, s.Detail)
+		}
+		if told := r.log.String(); strings.Count(told, "id=a0 source=/test") != 1 {
+			t.Errorf("the log names it other than once:\n%s", told)
+		}
+	})
+}
+
 func TestADrainParksWhatTheOrderWentOnWithout(t *testing.T) {
 	bubble(t, func(t *testing.T, r *rig) {
 		r.cfg.Policy.Ordering, r.cfg.Policy.Retry.MaxAttempts = driver.Strict, 1
