@@ -87,12 +87,10 @@ const (
 	ReasonConflict Reason = "Conflict"
 	// ReasonPlanTooLarge: the compiled plan is over 256 KiB; schemas are the usual cause.
 	ReasonPlanTooLarge Reason = "PlanTooLarge"
-	// ReasonUnmappedService: on a laptop a serviceRef or a container step has no address; --service or --step gives it one.
-	ReasonUnmappedService Reason = "UnmappedService"
+	// ReasonServiceNotMapped: under waybill run a serviceRef has no address; --service gives it one.
+	ReasonServiceNotMapped Reason = "ServiceNotMapped"
 	// ReasonDenied: the broker refuses the credentials, or they lack a right.
 	ReasonDenied Reason = "Denied"
-	// ReasonDestinationNotAllowed: the address of a destination is loopback, link-local or the API server's, which Pods must not dial.
-	ReasonDestinationNotAllowed Reason = "DestinationNotAllowed"
 )
 
 // Reasons that pass by themselves.
@@ -121,22 +119,6 @@ const (
 	ReasonNotTold Reason = "NotTold"
 	// ReasonDrifted: a broker object was changed from outside and is being put right.
 	ReasonDrifted Reason = "Drifted"
-)
-
-// Reasons that a running flow reports.
-const (
-	// ReasonDestinationDown: the destination failed so often in a row that only single probes are sent to it; attempts do not count meanwhile.
-	ReasonDestinationDown Reason = "DestinationDown"
-	// ReasonRetryWindowFull: so many messages wait for their next attempt that no more are fetched.
-	ReasonRetryWindowFull Reason = "RetryWindowFull"
-	// ReasonBlockedPartition: onFailure is Block and a failed message stops its partition.
-	ReasonBlockedPartition Reason = "BlockedPartition"
-	// ReasonPositionLost: the stored position no longer exists on the broker; the flow stops rather than skip messages.
-	ReasonPositionLost Reason = "PositionLost"
-	// ReasonNoSubscription: a Topic on this broker keeps nothing while it has no Subscription, so publishing is refused.
-	ReasonNoSubscription Reason = "NoSubscription"
-	// ReasonSourceUnavailable: a Poller's source does not answer, or answers with an error.
-	ReasonSourceUnavailable Reason = "SourceUnavailable"
 )
 
 // DeadLetterReason says why a message lies in a dead letter; it travels as the attribute wbreason.

@@ -323,7 +323,7 @@ type BrokerObject struct {
 
 // DeadLetterStatus says where undeliverable messages lie.
 type DeadLetterStatus struct {
-	// object is the broker's name of it. A Mailbox with this as its externalName reads it.
+	// object is the broker's name of it. Where spec.deadLetter names no Mailbox, one with this as its externalName reads it.
 	// +required
 	Object string `json:"object"`
 }

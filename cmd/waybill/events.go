@@ -4,9 +4,12 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"slices"
+	"strings"
 	"text/tabwriter"
 	"time"
 
+	"github.com/waybill-dev/waybill/api/v1alpha1"
 	"github.com/waybill-dev/waybill/runtime/compile"
 	"github.com/waybill-dev/waybill/runtime/engine"
 	"github.com/waybill-dev/waybill/runtime/manifest"
@@ -22,7 +25,8 @@ type event struct {
 	Address   string `json:"address,omitempty"`
 	Guarantee string `json:"guarantee,omitempty"`
 	Ordering  string `json:"ordering,omitempty"`
-	// DeadLetter is the broker object that takes what cannot be delivered; a Mailbox with that externalName reads it.
+	// DeadLetter is the broker object that takes what cannot be delivered: that of the Mailbox which deadLetter names, else one of its own,
+	// which a Mailbox with that externalName reads.
 	DeadLetter string `json:"deadLetter,omitempty"`
 	// Declared is what the broker that is declared would give, where that is something else.
 	Declared *promise `json:"declared,omitempty"`
@@ -97,20 +101,21 @@ func (s *speaker) ready(outcomes []compile.Outcome, elsewhere *compile.Result, a
 	}
 }
 
-// deadLetters names the objects that take what cannot be delivered.
+// deadLetters names the objects that take what cannot be delivered where no Mailbox is declared for that: another Mailbox on the object of a
+// declared one would be refused.
 func (s *speaker) deadLetters(outcomes []compile.Outcome) {
 	w := tabwriter.NewWriter(s.out, 0, 0, 2, ' ', 0)
 	first := true
 	for i := range outcomes {
-		dead := deadLetter(&outcomes[i])
-		if dead == "" {
+		o := &outcomes[i]
+		if !slices.ContainsFunc(o.Owned(), func(own plan.Object) bool { return o.DeadLetter != nil && own.Ref == *o.DeadLetter }) {
 			continue
 		}
 		if first {
 			fmt.Fprint(s.out, "\nWhat cannot be delivered is kept; a Mailbox with this externalName reads it:\n")
 			first = false
 		}
-		fmt.Fprintf(w, "  %s\t%s\n", outcomes[i].Resource, dead)
+		fmt.Fprintf(w, "  %s\t%s\n", o.Resource, o.DeadLetter.Name)
 	}
 	_ = w.Flush() // as above
 }
@@ -131,41 +136,69 @@ func dash(s string) string {
 }
 
 // up tells that all that can start has, and gives a newcomer something to try.
-func (s *speaker) up(took time.Duration, lap *laptop, outcomes []compile.Outcome, out []manifest.Diagnostic, dir string) {
+func (s *speaker) up(took time.Duration, lap *laptop, outcomes []compile.Outcome, left string, dir string) {
 	if s.json {
 		s.line(event{Event: "up"})
 		return
 	}
 	kept := "keeps its state in " + dir
-	if dir == "" {
+	switch {
+	case dir == "" && lap.embedded == nil:
+		kept = "keeps nothing here (messages stay on their broker)"
+	case dir == "":
 		kept = "keeps nothing"
 	}
-	s.left(out)
-	fmt.Fprintf(s.out, "\nUp after %d ms; %s; %s/status and /metrics tell what goes on; Ctrl-C drains and stops.\n", took.Milliseconds(), kept, lap.origin)
+	fmt.Fprintf(s.out, "%s\nUp after %d ms; %s; %s/status and /metrics tell what goes on; Ctrl-C drains and stops.\n", left, took.Milliseconds(), kept, lap.origin)
 	if try := firstRequest(lap, outcomes); try != "" {
 		fmt.Fprintf(s.out, "Try:  %s\n", try)
 	}
 	fmt.Fprintln(s.out)
 }
 
-// left repeats what does not run and what would be right: it was said before all that does run, and is out of sight.
-func (s *speaker) left(out []manifest.Diagnostic) {
-	var order []string
-	why := map[string]string{}
+// notStarted repeats what does not run and what would be right: it was said before all that does run, and is out of sight. fresh: nothing
+// has run here before.
+func notStarted(out []manifest.Diagnostic, result *compile.Result, fresh bool) string {
+	var order []plan.Resource
+	why := map[plan.Resource]string{}
 	for _, d := range out {
-		name := d.Kind + "/" + d.Namespace + "/" + d.Name
-		if why[name] == "" {
-			order = append(order, name)
-			why[name] = d.Message
+		r := plan.Resource{Kind: d.Kind, Namespace: d.Namespace, Name: d.Name}
+		if why[r] == "" {
+			order = append(order, r)
+			why[r] = d.Message
 		}
 	}
 	if len(order) == 0 {
-		return
+		return ""
 	}
-	fmt.Fprintf(s.out, "\n%s did not start:\n", count(len(order), "resource"))
-	for _, name := range order {
-		fmt.Fprintf(s.out, "  %s: %s\n", name, why[name])
+	var b strings.Builder
+	fmt.Fprintf(&b, "\n%s did not start:\n", count(len(order), "resource"))
+	for _, r := range order {
+		fmt.Fprintf(&b, "  %s: %s\n", r, why[r])
+		if missed := meanwhile(result.Outcome(r), fresh); missed != "" {
+			fmt.Fprintf(&b, "    %s\n", missed)
+		}
 	}
+	return b.String()
+}
+
+// meanwhile says what becomes of what is published to a Topic while o, which reads it, does not run: a position is made by the first start,
+// and the Topic keeps its messages whoever reads them.
+func meanwhile(o *compile.Outcome, fresh bool) string {
+	if o == nil {
+		return ""
+	}
+	at := slices.IndexFunc(o.Reserved, func(obj plan.Object) bool { return obj.Start != nil })
+	if at < 0 {
+		return ""
+	}
+	text := "what is published before it starts is delivered then, as far as the Topic still keeps it"
+	if start := o.Reserved[at].Start; start.Position == string(v1alpha1.StartLatest) {
+		text = "what is published before its first start does not reach it (startFrom Latest)"
+		if !fresh {
+			text += "; if it ran before, it goes on from where it was"
+		}
+	}
+	return text
 }
 
 // firstRequest is a command that sends something to where what is declared begins. A Topic takes anything, and so does an Endpoint that only
@@ -216,8 +249,9 @@ func (s *speaker) draining(limit time.Duration) {
 	}
 }
 
-// drained tells what the drain finished and handed back, and returns whether it was complete.
-func (s *speaker) drained(parts []engine.Drained, complete bool) {
+// drained tells what the drain finished and handed back. gone: the broker that held it all ends with this process, and undelivered messages
+// with it.
+func (s *speaker) drained(parts []engine.Drained, complete, gone bool, undelivered int64) {
 	e := drainedEvent{Event: "drained", Complete: complete}
 	for _, d := range parts {
 		e.Finished += d.Finished
@@ -228,12 +262,22 @@ func (s *speaker) drained(parts []engine.Drained, complete bool) {
 		s.line(e)
 		return
 	}
-	fmt.Fprintf(s.out, "Drained: %d in flight finished, %d handed back for the next run", e.Finished, e.Released)
+	fmt.Fprintf(s.out, "Drained: %d in flight finished", e.Finished)
+	if !gone {
+		fmt.Fprintf(s.out, ", %d handed back for the next run", e.Released)
+	}
 	if e.Lost > 0 {
 		fmt.Fprintf(s.out, ", %d lost that had no promise to be kept (accepted, or at most once)", e.Lost)
 	}
 	fmt.Fprintln(s.out)
+	cutOff := "what was cut off comes again with the next run"
+	if gone {
+		cutOff = "what was cut off is gone"
+	}
 	if !complete {
-		fmt.Fprintln(s.out, "The time was over before everything had ended: what was cut off comes again with the next run. --drain gives it longer.")
+		fmt.Fprintf(s.out, "The time was over before everything had ended: %s. --drain gives it longer.\n", cutOff)
+	}
+	if gone {
+		fmt.Fprintf(s.out, "--ephemeral kept nothing: dead letters, positions and %d undelivered messages (one counts for each of its readers) are gone. --data DIR keeps them.\n", undelivered)
 	}
 }

@@ -35,11 +35,22 @@ func (e *exit) Error() string {
 }
 
 func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	context.AfterFunc(ctx, stop) // a second signal ends the process at once; what is stored survives that
-	code := Main(ctx, os.Args[1:], os.Stdout, os.Stderr)
-	stop()
-	os.Exit(code)
+	ctx, drain := context.WithCancel(context.Background())
+	signals := make(chan os.Signal, 2)
+	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
+	go obey(signals, drain)
+	os.Exit(Main(ctx, os.Args[1:], os.Stdout, os.Stderr))
+}
+
+// obey drains with the first signal and ends the process at once with the second; what is stored survives that.
+func obey(signals <-chan os.Signal, drain func()) {
+	<-signals
+	drain()
+	second := (<-signals).(syscall.Signal)
+	signal.Reset(second)
+	_ = syscall.Kill(syscall.Getpid(), second)
+	// It was ignored when the process began, as a shell without job control has SIGINT for what it runs in the background.
+	os.Exit(128 + int(second))
 }
 
 // Main is the whole command: it returns the exit code. ctx ends with the first signal and starts the drain.

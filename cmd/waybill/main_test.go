@@ -5,6 +5,8 @@ import (
 	"bytes"
 	"encoding/json"
 	"net"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -47,7 +49,12 @@ type process struct {
 
 func start(t *testing.T, args ...string) *process {
 	t.Helper()
-	p := &process{t: t, cmd: exec.Command(os.Args[0], append([]string{"run", "-o", "json"}, args...)...), up: make(chan struct{}), ended: make(chan struct{})}
+	return launch(t, exec.Command(os.Args[0], append([]string{"run", "-o", "json"}, args...)...))
+}
+
+func launch(t *testing.T, cmd *exec.Cmd) *process {
+	t.Helper()
+	p := &process{t: t, cmd: cmd, up: make(chan struct{}), ended: make(chan struct{})}
 	p.cmd.Env = append(os.Environ(), asCommand+"=1")
 	p.cmd.Stderr = &p.stderr
 	out, err := p.cmd.StdoutPipe()
@@ -186,6 +193,49 @@ func TestExitCodes(t *testing.T) {
 				t.Errorf("waybill %s: exit code %d, want %d and %q in:\n%s%s", strings.Join(c.args, " "), code, c.code, c.says, out, errs)
 			}
 		})
+	}
+}
+
+// A shell without job control, that of a script, starts what is to run in the background with SIGINT ignored.
+func TestASecondInterruptEndsAtOnceWhereInterruptsAreIgnored(t *testing.T) {
+	called, hang := make(chan struct{}), make(chan struct{})
+	subscriber := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { called <- struct{}{}; <-hang }))
+	t.Cleanup(subscriber.Close)
+	t.Cleanup(func() { close(hang) })
+	path := write(t, embedded+`---
+apiVersion: waybill.dev/v1alpha1
+kind: Subscription
+metadata: {name: slow}
+spec: {topicRef: {name: orders}, deliverTo: {uri: '`+subscriber.URL+`'}}
+`)
+	p := launch(t, exec.Command("sh", "-c", `trap "" INT; exec "$0" run -o json --ephemeral --port 0 --drain 10m -f "$1"`, os.Args[0], path)).waitUp()
+	address := p.address("Topic", "orders")
+	resp, err := http.Post(address, "text/plain", strings.NewReader("hello"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp.Body.Close()
+	<-called
+	if err := p.cmd.Process.Signal(os.Interrupt); err != nil {
+		t.Fatal(err)
+	}
+	ready := strings.Replace(address, "/default/topics/orders", "/readyz", 1)
+	for until := time.Now().Add(time.Minute); ; {
+		resp, err := http.Get(ready)
+		if err != nil {
+			break // it serves no more
+		}
+		resp.Body.Close()
+		if resp.StatusCode != http.StatusOK {
+			break
+		}
+		if time.Now().After(until) {
+			t.Fatal("it does not drain")
+		}
+	}
+	p.signal(os.Interrupt)
+	if want := 128 + int(syscall.SIGINT); p.exitCode() != want {
+		t.Errorf("exit code %d, want %d", p.exitCode(), want)
 	}
 }
 

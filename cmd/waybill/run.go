@@ -16,6 +16,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/waybill-dev/waybill/api/v1alpha1"
 	"github.com/waybill-dev/waybill/runtime/compile"
 	"github.com/waybill-dev/waybill/runtime/engine"
 	"github.com/waybill-dev/waybill/runtime/manifest"
@@ -155,14 +156,14 @@ func run(ctx context.Context, f *runFlags, stdin io.Reader, stdout, stderr io.Wr
 	}
 
 	eng := engine.New(host)
-	server := &http.Server{Handler: telemetry.Handler(eng, eng.Gateways()), ReadHeaderTimeout: 10 * time.Second, ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelWarn)}
+	server := &http.Server{Handler: watchedLocally(telemetry.Handler(eng, eng.Gateways())), ReadHeaderTimeout: 10 * time.Second, ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelWarn)}
 	served := make(chan error, 1)
 	go func() { served <- server.Serve(listener) }()
 
 	eng.Start(ctx, plans)
 	all := say.announce(ctx, eng, outcomes, &wanted, lap.address, func() { show.pending(eng) })
 	if ctx.Err() == nil {
-		say.up(time.Since(began), lap, outcomes, slices.Concat(refused, missing), f.stateDir())
+		say.up(time.Since(began), lap, outcomes, notStarted(slices.Concat(refused, missing), &actual, f.ephemeral && lap.embedded != nil), f.stateDir())
 	}
 	partly := len(refused)+len(missing) > 0 || !all
 	show.watch(ctx, eng)
@@ -170,7 +171,7 @@ func run(ctx context.Context, f *runFlags, stdin io.Reader, stdout, stderr io.Wr
 
 	drainCtx, cancel := context.WithTimeout(context.Background(), f.drain)
 	defer cancel()
-	complete := true
+	complete, gone, left := true, f.ephemeral && lap.embedded != nil, int64(0)
 	drained := eng.Drain(drainCtx, func(ctx context.Context) {
 		if server.Shutdown(ctx) != nil {
 			complete = false // somebody still waited for an answer
@@ -179,14 +180,27 @@ func run(ctx context.Context, f *runFlags, stdin io.Reader, stdout, stderr io.Wr
 		if err := <-served; !errors.Is(err, http.ErrServerClosed) {
 			log.Error("serving HTTP ended", "error", err)
 		}
+		if gone { // what is left is known until the connections close
+			left = undelivered(context.WithoutCancel(ctx), eng, plans)
+		}
 	})
 	lastTraces(tracer, log)
 	complete = complete && !slices.ContainsFunc(drained, func(d engine.Drained) bool { return d.Cut })
-	say.drained(drained, complete)
+	say.drained(drained, complete, gone, left)
 	if partly || !complete {
 		return &exit{exitPartly, nil}
 	}
 	return nil
+}
+
+// undelivered counts what waits on the embedded broker for those that read it.
+func undelivered(ctx context.Context, eng *engine.Engine, plans []*plan.Plan) (messages int64) {
+	for _, b := range eng.Backlogs(ctx) {
+		if slices.ContainsFunc(plans, func(p *plan.Plan) bool { return p.Resource == b.Resource && needsEmbedded([]*plan.Plan{p}) }) {
+			messages += b.Messages
+		}
+	}
+	return messages
 }
 
 // lastTraces sends the spans that are left.
@@ -311,7 +325,7 @@ func (l *laptop) runnable(from *load, result *compile.Result) (ok []compile.Outc
 			if services := l.unmapped(o.Plan, running); len(services) > 0 {
 				for _, s := range services {
 					missing = append(missing, from.place(compile.Diagnostic{
-						Kind: o.Resource.Kind, Namespace: o.Resource.Namespace, Name: o.Resource.Name, Field: s.Field, Reason: "ServiceNotMapped",
+						Kind: o.Resource.Kind, Namespace: o.Resource.Namespace, Name: o.Resource.Name, Field: s.Field, Reason: v1alpha1.ReasonServiceNotMapped,
 						Message: fmt.Sprintf("Service %s, port %d, is not on this machine: add --service %s=URL", s.Name, s.Port, serviceFlag(s.Service))}))
 				}
 				continue

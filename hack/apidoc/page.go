@@ -156,11 +156,13 @@ func (p *page) types() {
 }
 
 func (p *page) conditions() {
-	p.WriteString("\n## Conditions\n\nEach kind's `status.conditions` has these types. `reason` is one of the words below; the diagnostics of `waybill validate` have the same.\n")
+	p.WriteString("\n## Conditions\n\nEach kind's `status.conditions` has these types. `reason` is one of the words below; the diagnostics of `waybill validate` have the same.\n" +
+		"What a resource struggles with while it runs stands on the page `/status` of the worker, or of `waybill run`, as `condition`: [operations.md](operations.md#conditions-of-status)\n" +
+		"has these words. Reasons of dead letters are in [pubsub.md](pubsub.md#dead-letters), those of HTTP answers in [contract.md](contract.md#reasons).\n")
 	for _, g := range p.code.groups {
 		switch title := g.about; {
 		case g.typ == "DeadLetterReason":
-			continue // of messages, not of resources: they stand in contract.md
+			continue // of messages, not of resources: the page about dead letters has them
 		case title == "":
 			p.WriteString("\n")
 			p.row("Type", "Meaning")

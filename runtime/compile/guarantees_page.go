@@ -54,6 +54,7 @@ that has been run with Waybill.
 
 - Acknowledged means stored: ` + "`Stored`" + ` is answered, and a message is acknowledged to its source, only after the next broker or destination has confirmed it.
 - Retry, backoff, attempts and dead letter are Waybill's own on every broker, so they are the same everywhere. A restart, a drain or a lost connection is no attempt.
+- A broker that drops a repeated message does so for as long as the table says. A NATS server that was started anew goes on for 2 minutes with what it had stored in the 2 minutes before its start, so an id may be taken for a repetition up to 4 minutes after it was stored. What is to be stored once more needs an id of its own.
 - HTTP destinations, HTTP steps and replies are at least once: an answer can be lost. The message's source and id are sent along, so that the other side can drop what it has seen.
 - ` + "`onFailure: Park`" + ` takes a message that fails for good out of its order; ` + "`Block`" + ` keeps the order and stops those behind it.
 - ` + "`ExactlyOnce`" + ` to PostgreSQL is of the rows: the first to commit a message's identity writes its rows, and whoever comes later with the same message, after a crash or as a replica that was replaced, writes none. Steps may run, and a dead letter be stored, more than once.

@@ -94,6 +94,9 @@ func (c *compiler) notFound(s *subject, field, kind string, name types.Namespace
 			break
 		}
 	}
+	if field == deadLetterField {
+		hint += "; or remove deadLetter: then what cannot be delivered is kept in an object of its own"
+	}
 	s.refuse(field, v1alpha1.ReasonReferenceNotFound, "there is no %s %s in namespace %s: %s", kind, name.Name, name.Namespace, hint)
 }
 

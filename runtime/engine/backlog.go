@@ -30,6 +30,13 @@ type backlogs struct {
 	last  []Backlog
 }
 
+// forget makes the next one who asks get an answer of now.
+func (b *backlogs) forget() {
+	b.mu.Lock()
+	b.asked = time.Time{}
+	b.mu.Unlock()
+}
+
 // Backlogs asks the brokers what waits for Subscriptions, Pipelines and Mailboxes. Of a broker that is away, or does not tell, there is none.
 // Answers are kept for a few seconds, so that it may be asked by whomever.
 func (e *Engine) Backlogs(ctx context.Context) []Backlog {

@@ -146,6 +146,7 @@ func (e *Engine) Drain(ctx context.Context, stopHTTP func(context.Context)) []Dr
 		wg.Go(func() { drained[i] = u.drain(ctx) })
 	}
 	wg.Wait()
+	e.backlogs.forget()
 	// When their half is over, who waits still has waited in vain; answers that are being written get a moment.
 	last, ended := half, context.CancelFunc(func() {})
 	if half.Err() != nil {

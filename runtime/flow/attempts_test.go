@@ -329,8 +329,11 @@ func TestBlockStopsTheKeyUntilItIsMended(t *testing.T) {
 				r.script.add("a0", "a1", "b0", "a2", "b1", "a3")
 				r.start()
 				after(time.Hour)
-				if s := r.flow.Stats(); s.State != BlockedKeys || s.Blocked != 1 || s.Window != 3 || s.Detail != fault.Error() {
+				if s := r.flow.Stats(); s.State != BlockedKeys || s.Blocked != 1 || s.Window != 3 || s.Detail != fault.Error()+"; message id=a1 source=/test" {
 					t.Errorf("state %s, %d blocked, window %d", s.State, s.Blocked, s.Window)
+				}
+				if told := r.log.String(); strings.Count(told, "id=a1 source=/test") != 1 {
+					t.Errorf("the log names it other than once:\n%s", told)
 				}
 				if n := r.sink.count("a1"); n < 55 || n > 65 {
 					t.Errorf("tried %d times in an hour with backOff.max of a minute", n)

@@ -152,6 +152,9 @@ func (f *Flow) fault(it *item, blame Blame, after time.Duration, now time.Time) 
 			it.attempts++
 			it.cuts++
 		}
+		if it.tries == openOver && !f.breaker.open { // an outage soon tells of itself
+			f.log.Warn("The connection of a message ended before an answer, time and again: it may be what ends its subscriber", "message", it.name(), "error", it.trouble())
+		}
 	}
 	r := &f.run
 	r.faults++
@@ -196,11 +199,21 @@ func (f *Flow) giveUp(it *item, why Reason, now time.Time) {
 	}
 	if !it.blocked {
 		it.blocked = true
-		f.blocked++
+		if f.blocked++; f.blocked == 1 {
+			f.log.Warn("A message that cannot be delivered blocks what follows it; it is tried again until it is", "message", it.name(), "error", it.trouble())
+		}
 	}
 	it.demanded = false
 	it.due = now.Add(f.jitter(f.p.Retry.Max))
-	f.blockedBy = it.trouble()
+}
+
+// longestName bounds an id and a source as they are told.
+const longestName = 128
+
+// name tells those who run the flow which message it is: by its id and source, and nothing else of it.
+func (it *item) name() string {
+	m := &it.d.Message
+	return "id=" + errorText(m.ID[:min(len(m.ID), longestName)]) + " source=" + errorText(m.Source[:min(len(m.Source), longestName)])
 }
 
 // trouble is an item's latest error for those who run the flow.

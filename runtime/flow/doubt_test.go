@@ -218,6 +218,67 @@ func TestCutConnectionsOfAnOutageCountNothing(t *testing.T) {
 	}
 }
 
+// TestAStrictOutageThatAnswersInMixedWays: with others behind them no message is dead-lettered. Where they come one by one, the first two may
+// be: nothing tells an outage from messages that alone get 500 before a third one fails too.
+func TestAStrictOutageThatAnswersInMixedWays(t *testing.T) {
+	for name, c := range map[string]struct{ pause, most int }{"a backlog": {0, 0}, "one by one": {2000, 2}} {
+		t.Run(name, func(t *testing.T) {
+			for _, attempts := range []int{1, 3, 10} {
+				for seed := range uint64(100) {
+					bubble(t, func(t *testing.T, r *rig) {
+						random := rand.New(rand.NewPCG(seed, uint64(attempts)))
+						answers := []error{errDown, nowhere404, errCut, refused, &Fault{Blame: Busy, After: time.Second, Err: errDown}}
+						r.cfg.Policy.Ordering, r.cfg.Policy.Retry.MaxAttempts = driver.Strict, attempts
+						up := time.Now().Add(time.Hour)
+						r.sink.handle = func(context.Context, string, int) error {
+							if time.Now().After(up) {
+								return nil
+							}
+							return answers[random.IntN(len(answers))]
+						}
+						var pauses []time.Duration
+						for range 20 {
+							pauses = append(pauses, time.Duration(random.IntN(c.pause+1))*time.Millisecond)
+						}
+						r.start()
+						for i, id := range numbered("a", 20) {
+							r.script.add(id)
+							if c.pause > 0 {
+								after(pauses[i])
+							}
+						}
+						after(2 * time.Hour)
+						if dead := len(strings.Fields(r.grave.ids())); dead > c.most || dead+len(strings.Fields(r.sink.got())) != 20 {
+							t.Errorf("%d attempts, seed %d: dead %q, stored %q", attempts, seed, r.grave.ids(), r.sink.got())
+						}
+					})
+				}
+			}
+		})
+	}
+}
+
+func TestAMessageThatEndsItsSubscriberIsNamedWhereItStopsTheOrder(t *testing.T) {
+	bubble(t, func(t *testing.T, r *rig) {
+		r.cfg.Policy.Ordering = driver.Strict
+		r.sink.handle = func(_ context.Context, id string, _ int) error {
+			if id == "a0" {
+				return errCut
+			}
+			return nil
+		}
+		r.script.add("a0", "a1")
+		r.start()
+		after(time.Hour)
+		if s := r.flow.Stats(); s.State != Retrying || s.Detail != errCut.Error()+"; message id=a0 source=/test" {
+			t.Errorf("state %s (%s)", s.State, s.Detail)
+		}
+		if told := r.log.String(); strings.Count(told, "id=a0 source=/test") != 1 {
+			t.Errorf("the log names it other than once:\n%s", told)
+		}
+	})
+}
+
 func TestADrainParksWhatTheOrderWentOnWithout(t *testing.T) {
 	bubble(t, func(t *testing.T, r *rig) {
 		r.cfg.Policy.Ordering, r.cfg.Policy.Retry.MaxAttempts = driver.Strict, 1

@@ -74,7 +74,6 @@ type Flow struct {
 	drainCtx                          context.Context
 	drained                           Drained
 	sourceErr, positionLost, unparked error
-	blockedBy                         string // why the latest blocked message is
 	stats                             Stats
 }
 

@@ -1,9 +1,11 @@
 package flow
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"slices"
 	"strings"
 	"sync"
@@ -440,6 +442,7 @@ type rig struct {
 	script *script
 	sink   *sink
 	grave  *grave
+	log    bytes.Buffer // read it when all is quiet
 	cfg    Config
 	flow   *Flow
 	ended  chan error
@@ -454,6 +457,7 @@ func newRig(t *testing.T) *rig {
 			Retry: Retry{MaxAttempts: 3, Initial: time.Second, Max: time.Minute, Multiplier: 2}, OnFailure: Park, WhenExpired: Drop,
 		},
 	}
+	r.cfg.Log = slog.New(slog.NewTextHandler(&r.log, nil))
 	return r
 }
 

@@ -31,7 +31,7 @@ var States = [...]State{Starting, Running, SourceDown, DestinationDown, Retrying
 // Stats is a snapshot. The counters only grow.
 type Stats struct {
 	State  State
-	Detail string // of the state: an error and its address, or a position; never a payload or a secret
+	Detail string // of the state: an error with its address and, where one message is at fault, its id and source, or a position; never a payload, key or secret
 
 	Received     uint64
 	Done         uint64
@@ -83,7 +83,11 @@ func (f *Flow) Stats() Stats {
 	f.mu.Unlock()
 	if src, ok := src.(blocker); ok && (s.State == Running || s.State == Retrying || s.State == BlockedKeys || s.State == RetryWindowFull) {
 		if claim, position, since, ok := src.Blocked(); ok {
-			s.State, s.Detail = BlockedPartition, blockedAt(claim, position, since)
+			detail := blockedAt(claim, position, since)
+			if s.State == BlockedKeys {
+				detail += ": " + s.Detail
+			}
+			s.State, s.Detail = BlockedPartition, detail
 		}
 	}
 	return s
@@ -109,17 +113,27 @@ func (f *Flow) state() (State, string) {
 	case f.in == nil:
 		return Starting, ""
 	case f.breaker.open:
-		return DestinationDown, f.run.last
+		return DestinationDown, f.oldestOf(func(it *item) bool { return it.suspect }, f.run.last)
 	case f.unparked != nil && f.dying > 0:
 		return DeadLetterDown, text(f.unparked)
 	case f.room() <= 0 && len(f.waiting) > 0 && f.unstarted == 0:
-		return RetryWindowFull, ""
+		return RetryWindowFull, f.oldestOf(func(it *item) bool { return it.errNow != "" }, "")
 	case f.blocked > 0:
-		return BlockedKeys, f.blockedBy
+		return BlockedKeys, f.oldestOf(func(it *item) bool { return it.blocked }, "")
 	case f.run.faults >= tellAfter && f.held > 0:
-		return Retrying, f.run.last
+		return Retrying, f.oldestOf(func(it *item) bool { return it.suspect }, f.run.last)
 	}
 	return Running, ""
+}
+
+// oldestOf is the trouble of the oldest message that match picks, and which one that is; otherwise where it picks none.
+func (f *Flow) oldestOf(match func(*item) bool, otherwise string) string {
+	for it := f.oldest; it != nil; it = it.after {
+		if match(it) {
+			return it.trouble() + "; message " + it.name()
+		}
+	}
+	return otherwise
 }
 
 func (f *Flow) drop(reason string) {

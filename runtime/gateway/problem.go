@@ -51,6 +51,12 @@ func NotFound(w http.ResponseWriter) {
 	problem{Status: http.StatusNotFound, Reason: "NotFound", Detail: "nothing is served at this address; /status lists what is"}.write(w)
 }
 
+// LocalOnly refuses a request from elsewhere for what is meant for those who run the process.
+func LocalOnly(w http.ResponseWriter, path string) {
+	problem{Status: http.StatusForbidden, Reason: "LocalOnly",
+		Detail: path + " is for callers on the machine that waybill runs on: ask from there, or put a proxy in front of it that asks who is there"}.write(w)
+}
+
 func (p problem) write(w http.ResponseWriter) {
 	p.Type, p.Title = "about:blank", http.StatusText(p.Status)
 	h := w.Header()

@@ -14,8 +14,10 @@ import (
 )
 
 const (
-	// publishTimeout is how long one batch may take, the broker's short absences included.
+	// publishTimeout is how long one batch may take, the broker's short absences included, and publishEach what each of its events adds: one
+	// request may bring more of them than a slow disk takes in that time.
 	publishTimeout = 10 * time.Second
+	publishEach    = 2 * time.Millisecond
 	// What is published together at the most: concurrent requests share one batch, and with it the broker's sync to disk.
 	batchEvents = 512
 	batchBytes  = 4 << 20
@@ -167,7 +169,7 @@ func (s *store) run(idle chan struct{}) {
 		for _, e := range batch {
 			ms = append(ms, e.events...)
 		}
-		ctx, cancel := context.WithTimeout(s.ctx, publishTimeout)
+		ctx, cancel := context.WithTimeout(s.ctx, publishTimeout+time.Duration(len(ms))*publishEach)
 		errs := s.publish(ctx, ms)
 		cancel()
 		clear(ms)

@@ -277,3 +277,21 @@ func TestBudget(t *testing.T) {
 		t.Fatal("not given back")
 	}
 }
+
+func TestALargeBatchHasMoreTimeToBeStored(t *testing.T) {
+	for events, want := range map[int]time.Duration{1: 10*time.Second + 2*time.Millisecond, maxBatchEvents: 30 * time.Second} {
+		synctest.Test(t, func(t *testing.T) {
+			var given time.Duration
+			publish := func(ctx context.Context, ms []message.Message) []error {
+				until, _ := ctx.Deadline()
+				given = time.Until(until)
+				return nil
+			}
+			b := &budget{limit: 1 << 20}
+			s := newStore(publish, b, &counters{}, slog.New(slog.DiscardHandler))
+			if errs := s.stored(t.Context(), take(b, make([]string, events)...)); errs != nil || given != want {
+				t.Errorf("%d events have %s, want %s: %v", events, given, want, errs)
+			}
+		})
+	}
+}

@@ -8,6 +8,8 @@ import (
 	"testing"
 
 	"go.yaml.in/yaml/v3"
+
+	"github.com/waybill-dev/waybill/runtime/flow"
 )
 
 // declared are the names of all metrics, as metrics.go has them.
@@ -97,5 +99,35 @@ func TestAlertsAreAboutMetricsThatExistAndAreExplained(t *testing.T) {
 	}
 	if count < 5 {
 		t.Errorf("%d alerts", count)
+	}
+}
+
+// What /status can say is found on the page by its word: of flows, of pollers, and of all.
+func TestThePageForThePersonOnCallHasEachCondition(t *testing.T) {
+	_, section, ok := strings.Cut(read(t, "../../docs/operations.md"), "\n## Conditions of /status\n")
+	section, _, _ = strings.Cut(section, "\n## ")
+	words := []string{"BrokerAway"}
+	for _, s := range flow.States {
+		if s != flow.Running && s != flow.Starting {
+			words = append(words, string(s))
+		}
+	}
+	for _, m := range regexp.MustCompile(`Reason = "(\w+)"`).FindAllStringSubmatch(read(t, "../poll/stats.go"), -1) {
+		words = append(words, m[1])
+	}
+	if !ok || len(words) < 15 {
+		t.Fatalf("the section is there: %t; only %d words are found", ok, len(words))
+	}
+	for _, w := range words {
+		if !strings.Contains(section, "\n| `"+w+"`") && !strings.Contains(section, ", `"+w+"` |") {
+			t.Errorf("%s is not explained", w)
+		}
+	}
+	for _, m := range regexp.MustCompile("`([A-Z][A-Za-z]+)`(?:, `([A-Z][A-Za-z]+)`)? \\| (?:all|flows|Pollers) ").FindAllStringSubmatch(section, -1) {
+		for _, w := range m[1:] {
+			if w != "" && !slices.Contains(words, w) {
+				t.Errorf("no resource has the condition %s", w)
+			}
+		}
 	}
 }

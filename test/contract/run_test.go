@@ -3,6 +3,7 @@ package contract
 import (
 	"encoding/json"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"os"
@@ -99,6 +100,55 @@ func TestAddressesAndHealth(t *testing.T) {
 	if json.Unmarshal([]byte(last.raw), &drained) != nil || drained.Event != "drained" || drained.Finished == nil || drained.Released == nil || drained.Lost == nil || drained.Complete == nil || !*drained.Complete {
 		t.Errorf("the last line is %s", last.raw)
 	}
+}
+
+// /status and /metrics ask for no token, so they are not for everybody.
+func TestWhoeverIsElsewhereSeesNoStatus(t *testing.T) {
+	t.Parallel()
+	says(t, "A7")
+	here := addressOfThisMachine(t)
+	if here == nil {
+		t.Attr("not-exercised", "callers from elsewhere: this machine has no address but loopback")
+		return
+	}
+	p := start(t, "-f", manifest(t, broker, secretFor("s", "token"), "kind: Mailbox\nmetadata: {name: inbox}\nspec: {brokerRef: {name: main}, auth: {bearer: {secretRef: {name: s}}}}"),
+		"--ephemeral", "--listen", "0.0.0.0").awaitUp()
+	_, port, _ := net.SplitHostPort(strings.Split(p.at("Mailbox", "inbox", ""), "/")[2])
+	elsewhere := &http.Client{Transport: &http.Transport{DialContext: (&net.Dialer{LocalAddr: &net.TCPAddr{IP: here}}).DialContext}}
+	defer elsewhere.CloseIdleConnections()
+	for path, want := range map[string]int{"/status": http.StatusForbidden, "/metrics": http.StatusForbidden, "/healthz": http.StatusOK, "/readyz": http.StatusOK} {
+		// Whoever calls loopback from another address is, for the process, somebody else.
+		resp, err := elsewhere.Get("http://127.0.0.1:" + port + path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		body, err := io.ReadAll(resp.Body)
+		resp.Body.Close()
+		if err != nil || resp.StatusCode != want {
+			t.Errorf("GET %s from elsewhere: %d %s, %v; want %d", path, resp.StatusCode, body, err, want)
+		}
+		if want == http.StatusForbidden && (resp.Header.Get("Content-Type") != "application/problem+json" || !strings.Contains(string(body), `"reason":"LocalOnly"`)) {
+			t.Errorf("GET %s: %v %s", path, resp.Header, body)
+		}
+		for _, host := range []string{"127.0.0.1", here.String()} {
+			send(t, http.MethodGet, "http://"+net.JoinHostPort(host, port)+path, "").want(http.StatusOK)
+		}
+	}
+}
+
+// addressOfThisMachine is one that is not loopback; nil: there is none.
+func addressOfThisMachine(t *testing.T) net.IP {
+	t.Helper()
+	all, err := net.InterfaceAddrs()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, a := range all {
+		if ip, ok := a.(*net.IPNet); ok && ip.IP.To4() != nil && !ip.IP.IsLoopback() {
+			return ip.IP
+		}
+	}
+	return nil
 }
 
 func TestWhatIsTakenOrOpenIsRefused(t *testing.T) {

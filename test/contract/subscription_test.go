@@ -51,7 +51,7 @@ func TestBlockStopsTheKeyAndOthersGoOn(t *testing.T) {
 			s = r.subscription(to.name)
 			return s.Condition == "BlockedKeys" && int(s.Counts.Out) == len(done[to.name])
 		})
-		if !strings.Contains(s.Message, "answered 4") && !strings.Contains(s.Message, "answered 500") || !strings.HasSuffix(s.Message, "/"+to.name+")") || s.Counts.DeadLettered != 0 {
+		if !strings.Contains(s.Message, "answered 4") && !strings.Contains(s.Message, "answered 500") || !strings.Contains(s.Message, "/"+to.name+"); message id=2 source=") || s.Counts.DeadLettered != 0 {
 			t.Errorf("%s: %+v", to.name, s)
 		}
 		r.awaitPushes(to.name, len(r.pushes(to.name))+4) // it is tried again and again
