@@ -113,23 +113,28 @@ func manage(ctx context.Context, c config) error {
 	if err != nil {
 		return err
 	}
-	return start(ctx, mgr.Start)
+	return start(ctx, mgr)
 }
 
-// start runs a manager until ctx ends. One whose caches have not come about, for want of a right or of the CRDs, does not end by itself.
-func start(ctx context.Context, run func(context.Context) error) error {
+// start runs a manager until ctx ends. One whose caches have not come about, for want of a right or of the CRDs, does not end by itself; it has
+// begun nothing either.
+func start(ctx context.Context, mgr ctrl.Manager) error {
 	ended := make(chan error, 1)
-	go func() { ended <- run(ctx) }()
+	go func() { ended <- mgr.Start(ctx) }()
 	select {
 	case err := <-ended:
 		return err
 	case <-ctx.Done():
 	}
+	patience := stopTimeout
+	if !synced(context.Background(), mgr.GetCache()) {
+		patience = 0
+	}
 	select {
 	case err := <-ended:
 		return err
-	case <-time.After(stopTimeout):
-		return fmt.Errorf("not everything has ended %v after the signal to", stopTimeout)
+	case <-time.After(patience):
+		return errors.New("not everything has ended after the signal to")
 	}
 }
 
@@ -148,13 +153,17 @@ func clusterConfig(file string) (*rest.Config, error) {
 // readable: the manager is of use once it has read what there is, whether it leads or waits to. Where a right is missing it never is.
 func readable(all cache.Cache) healthz.Checker {
 	return func(r *http.Request) error {
-		ctx, cancel := context.WithTimeout(r.Context(), readyTimeout)
-		defer cancel()
-		if !all.WaitForCacheSync(ctx) {
+		if !synced(r.Context(), all) {
 			return errors.New("not all objects could be read yet; the log says which, and why")
 		}
 		return nil
 	}
+}
+
+func synced(ctx context.Context, all cache.Cache) bool {
+	ctx, cancel := context.WithTimeout(ctx, readyTimeout)
+	defer cancel()
+	return all.WaitForCacheSync(ctx)
 }
 
 // secretReader reads one Secret at a time, by name and from no cache.

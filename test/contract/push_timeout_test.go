@@ -50,7 +50,7 @@ func TestATimeoutIsTheDestinationsFault(t *testing.T) {
 		}
 	}
 	for _, gap := range gaps(r.pushes("silent")) {
-		if gap < 200*time.Millisecond || gap > 5*time.Second {
+		if gap < 100*time.Millisecond || gap > 5*time.Second { // between arrivals: the first may have been on its way for a part of its timeout
 			t.Errorf("the next attempt came %v after the first", gap)
 		}
 	}
@@ -100,12 +100,11 @@ func TestAckWaitIsExtendedAndIsForLostWorkers(t *testing.T) {
 	close(long)
 	killed := time.Now()
 	again := start(t, "-f", file, "--data", data).awaitUp()
-	got := subscriber.await(3)
-	if !slices.Equal(ids(got), []string{"long", "lost", "lost"}) {
-		t.Errorf("pushed %v", ids(got))
+	// What was acknowledged in the moment of the kill may come again too: the server need not have written that yet.
+	eventually(t, "the lost one to come again", func() bool { return count(subscriber.all(), "lost") == 2 })
+	all := subscriber.all()
+	if last := slices.IndexFunc(all, func(p pushed) bool { return p.at.After(killed) && p.header.Get("Ce-Id") == "lost" }); all[last].at.Sub(killed) > 15*time.Second {
+		t.Errorf("a lost worker's message came again after %v", all[last].at.Sub(killed))
 	}
-	if after := got[2].at.Sub(killed); after > 15*time.Second {
-		t.Errorf("a lost worker's message came again after %v", after)
-	}
-	eventually(t, "the lost one to be done", func() bool { return again.status("Subscription", "in").Counts.Out == 1 })
+	eventually(t, "the lost one to be done", func() bool { return again.status("Subscription", "in").Counts.Out >= 1 })
 }

@@ -180,3 +180,36 @@ func receiveEach(t *testing.T, s driver.Source, ids ...string) []driver.Delivery
 	}
 	return into
 }
+
+// A laptop's broker ends with the process that hands messages back.
+func TestWhatIsHandedBackComesAgainAtOnceAfterARestart(t *testing.T) {
+	dir, q := t.TempDir(), driver.Ref{Kind: driver.Queue, Name: "q"}
+	spec := driver.SourceSpec{Object: q, AckWait: time.Hour, Window: driver.Window{Messages: 8}}
+	during(t, dir, func(c *conn) {
+		if _, err := c.Admin().Ensure(t.Context(), driver.Object{Ref: q, AckWait: time.Hour}); err != nil {
+			t.Fatal(err)
+		}
+		publishEach(t, c, q, "1", "2", "3", "4")
+		s, err := c.Source(t.Context(), spec)
+		if err != nil {
+			t.Fatal(err)
+		}
+		ds := receiveEach(t, s, "1", "2", "3", "4")
+		if err := errors.Join(s.Settle(t.Context(), []driver.Settlement{{D: &ds[1], Verb: driver.Done}, {D: &ds[2], Verb: driver.Release}})...); err != nil {
+			t.Fatal(err)
+		}
+		if err := s.Close(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	})
+	during(t, dir, func(c *conn) {
+		s, err := c.Source(t.Context(), spec)
+		if err != nil {
+			t.Fatal(err)
+		}
+		receiveEach(t, s, "1", "3", "4")
+		if err := s.Close(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	})
+}

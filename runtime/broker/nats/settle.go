@@ -15,9 +15,11 @@ import (
 
 // What a consumer is told about a delivery.
 const (
-	ackDone    = "+ACK"
-	ackRelease = "-NAK"
-	ackExtend  = "+WPI"
+	ackDone   = "+ACK"
+	ackExtend = "+WPI"
+	// ackRelease has a delay, of a nanosecond, because the server writes that down: a bare NAK is forgotten when the server ends, and the
+	// message waits out its ack wait.
+	ackRelease = `-NAK {"delay": 1}`
 )
 
 // How long an answer to acks is waited for.
@@ -91,7 +93,7 @@ func body(s *driver.Settlement) string {
 	case s.Verb == driver.Done:
 		return ackDone
 	case s.After > 0:
-		return ackRelease + ` {"delay": ` + strconv.FormatInt(int64(s.After), 10) + "}"
+		return `-NAK {"delay": ` + strconv.FormatInt(int64(s.After), 10) + "}"
 	}
 	return ackRelease
 }
