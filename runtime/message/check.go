@@ -53,6 +53,9 @@ func (m *Message) Check() error {
 		if !ValidName(a.Name) || a.Name == "data" {
 			return attributeError(printable(a.Name), "is no attribute name; use lower-case letters and digits only, and not data")
 		}
+		if defined(a.Name) {
+			return attributeError(a.Name, "is an attribute of every event and cannot be an extension too")
+		}
 		if err := checkValue(a.Name, a.Value); err != nil {
 			return err
 		}
@@ -108,6 +111,15 @@ func validTime(s string) bool {
 	}
 	_, err := time.Parse(time.RFC3339, strings.ToUpper(s)) // RFC 3339 allows "t" and "z"
 	return err == nil
+}
+
+// defined reports whether an attribute has a field of its own in a Message, or goes without saying.
+func defined(name string) bool {
+	switch name {
+	case "specversion", "id", "source", "type", "subject", "time", "datacontenttype", "dataschema", PartitionKey:
+		return true
+	}
+	return false
 }
 
 // ValidName reports whether CloudEvents allows an attribute of this name: lower-case letters and digits.
