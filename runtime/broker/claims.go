@@ -160,7 +160,7 @@ func (s *Source) store(ctx context.Context, o *openSource) error {
 		}
 		parts = append(parts, part{w, len(ds)})
 		for i := range ready {
-			ds = append(ds, driver.Delivery{Claim: c, Position: ready[i].position, Ref: ready[i].ref})
+			ds = append(ds, driver.Delivery{Claim: c, Position: ready[i].position, Stored: ready[i].stored, Ref: ready[i].ref})
 			marks = append(marks, ready[i])
 		}
 	}

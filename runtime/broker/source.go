@@ -279,7 +279,7 @@ func (s *Source) admit(o *openSource, ds []driver.Delivery) int {
 			o.lastClaim, o.lastMark = d.Claim, w
 		}
 		if o.positional {
-			w.add(d.Position, d.Ref)
+			w.add(d.Position, d.Stored, d.Ref)
 		}
 		d.Claim = o.outer(d.Claim)
 	}

@@ -3,6 +3,7 @@ package broker
 import (
 	"slices"
 	"sort"
+	"time"
 
 	"github.com/waybill-dev/waybill/runtime/broker/driver"
 	"github.com/waybill-dev/waybill/runtime/message"
@@ -29,7 +30,8 @@ type watermark struct {
 
 type mark struct {
 	position int64
-	ref      any // the driver's own, to settle with
+	stored   time.Time // by the broker; with the position it names the message
+	ref      any       // the driver's own, to settle with
 	done     bool
 	out      []message.Message
 }
@@ -45,7 +47,7 @@ func (m *mark) size() int {
 func (w *watermark) at(i int) *mark { return &w.ring[(w.head+i)&(len(w.ring)-1)] }
 
 // add notes a delivery. Positions ascend within a claim; one that does not is known already.
-func (w *watermark) add(position int64, ref any) {
+func (w *watermark) add(position int64, stored time.Time, ref any) {
 	if w.n > 0 && position <= w.at(w.n-1).position || w.n == 0 && w.risen && position <= w.floor.position {
 		return
 	}
@@ -57,7 +59,7 @@ func (w *watermark) add(position int64, ref any) {
 		w.ring, w.head = bigger, 0
 	}
 	w.n++
-	*w.at(w.n - 1) = mark{position: position, ref: ref}
+	*w.at(w.n - 1) = mark{position: position, stored: stored, ref: ref}
 }
 
 // done marks a position and reports whether the floor rose. out is what became of the message.
@@ -100,7 +102,7 @@ func (w *watermark) done(position int64, out []message.Message) bool {
 // carry makes a mark ready to be stored.
 func (w *watermark) carry(m mark) {
 	if last := len(w.ready) - 1; len(m.out) == 0 && last >= w.taken {
-		w.ready[last].position, w.ready[last].ref = m.position, m.ref
+		w.ready[last].position, w.ready[last].stored, w.ready[last].ref = m.position, m.stored, m.ref
 		return
 	}
 	w.ready = append(w.ready, m)
@@ -132,7 +134,7 @@ func (w *watermark) commit(c driver.Claim) (d driver.Delivery, ok bool) {
 	if !w.advanced {
 		return driver.Delivery{}, false
 	}
-	return driver.Delivery{Claim: c, Position: w.floor.position, Ref: w.floor.ref}, true
+	return driver.Delivery{Claim: c, Position: w.floor.position, Stored: w.floor.stored, Ref: w.floor.ref}, true
 }
 
 // committed notes that the floor as it was at position is durable.

@@ -152,7 +152,8 @@ func (f *Flow) fault(it *item, blame Blame, after time.Duration, now time.Time) 
 			it.attempts++
 			it.cuts++
 		}
-		if it.tries == openOver && !f.breaker.open { // an outage soon tells of itself
+		if it.tries >= openOver && !it.named && !f.breaker.open { // an outage soon tells of itself
+			it.named = true
 			f.log.Warn("The connection of a message ended before an answer, time and again: it may be what ends its subscriber", "message", it.name(), "error", it.trouble())
 		}
 	}

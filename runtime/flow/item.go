@@ -46,6 +46,7 @@ type item struct {
 	refused   bool
 	refusedAt uint64
 	suspect   bool // it was cut off: it is tried by itself, one such message at a time
+	named     bool // the log has said so
 	cuts      int  // of attempts
 	doubt     doubt
 }
@@ -256,7 +257,7 @@ func (it *item) reset() {
 	if it.gone.Load() {
 		it.gone.Store(false)
 	}
-	it.revoked, it.settled, it.demanded, it.brokers, it.blocked, it.alone, it.refused, it.suspect = false, false, false, false, false, false, false, false
+	it.revoked, it.settled, it.demanded, it.brokers, it.blocked, it.alone, it.refused, it.suspect, it.named = false, false, false, false, false, false, false, false, false
 	it.serial++
 	it.handlings, it.attempts, it.tries, it.run, it.inRun, it.cuts = 0, 0, 0, 0, 0, 0
 	it.dead, it.firstErr, it.errNow, it.at = "", "", "", ""

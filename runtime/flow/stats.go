@@ -113,7 +113,7 @@ func (f *Flow) state() (State, string) {
 	case f.in == nil:
 		return Starting, ""
 	case f.breaker.open:
-		return DestinationDown, f.oldestOf(func(it *item) bool { return it.suspect }, f.run.last)
+		return DestinationDown, f.oldestOf(f.cutLast, f.run.last)
 	case f.unparked != nil && f.dying > 0:
 		return DeadLetterDown, text(f.unparked)
 	case f.room() <= 0 && len(f.waiting) > 0 && f.unstarted == 0:
@@ -121,10 +121,13 @@ func (f *Flow) state() (State, string) {
 	case f.blocked > 0:
 		return BlockedKeys, f.oldestOf(func(it *item) bool { return it.blocked }, "")
 	case f.run.faults >= tellAfter && f.held > 0:
-		return Retrying, f.oldestOf(func(it *item) bool { return it.suspect }, f.run.last)
+		return Retrying, f.oldestOf(f.cutLast, f.run.last)
 	}
 	return Running, ""
 }
+
+// cutLast reports whether a message is one whose connection ended before an answer, where that is the latest trouble.
+func (f *Flow) cutLast(it *item) bool { return it.suspect && it.trouble() == f.run.last }
 
 // oldestOf is the trouble of the oldest message that match picks, and which one that is; otherwise where it picks none.
 func (f *Flow) oldestOf(match func(*item) bool, otherwise string) string {

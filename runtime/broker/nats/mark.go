@@ -51,22 +51,30 @@ func further(a, b mark) mark {
 //
 // It may have given out messages that it had not written yet, and what comes next has their sequences again. So a mark behind the end goes
 // back to the end; one that others have overtaken meanwhile goes back to where those begin, which are all that were stored after its own
-// message was. The server does the first with the consumers that it keeps.
+// message was. The server does the first with the consumers that it keeps. ErrPositionLost: the message of that sequence is another one,
+// and the server's clock has gone back, so nobody can tell where those begin.
 func (c *conn) left(ctx context.Context, stream string, m mark, state *jetstream.StreamState) (mark, error) {
 	if m.At == 0 {
 		return mark{Position: min(m.Position, state.LastSeq)}, nil
 	}
+	var at int64 // of the message that has the sequence now
 	if m.Position <= state.LastSeq {
-		at, err := c.storedAt(ctx, stream, m.Position)
-		if err != nil || at == m.At {
+		var err error
+		if at, err = c.storedAt(ctx, stream, m.Position); err != nil || at == m.At {
 			return m, err
 		}
 	}
 	next, err := c.resolve(ctx, stream, driver.Start{Position: driver.AtTime, Time: time.Unix(0, m.At+1)})
-	if err != nil || next.Position >= m.Position {
-		return m, err // its message was deleted since
+	switch {
+	case err != nil:
+		return m, err
+	case next.Position < m.Position:
+		return next, nil
+	case at == 0:
+		return m, nil // its message was deleted since
 	}
-	return next, nil
+	return m, fmt.Errorf("stream %s: %w: it stood at message %d, which the server has lost in a crash, and since its clock has gone back nobody can tell which ones came after; seek to a new position to go on",
+		stream, driver.ErrPositionLost, m.Position)
 }
 
 // storedAt is when the server stored a message, in nanoseconds since 1970; 0 where there is none of that sequence.

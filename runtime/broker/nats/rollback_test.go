@@ -3,8 +3,6 @@ package nats
 import (
 	"context"
 	"errors"
-	"os"
-	"path/filepath"
 	"testing"
 	"time"
 
@@ -75,59 +73,26 @@ func TestAPositionBehindTheEndOfItsStreamGoesBackToIt(t *testing.T) {
 	receive(s, "2 again")
 }
 
-// What comes next may be more than was lost, and be there before anybody looks.
-func TestAPositionThatOthersHaveOvertakenGoesBackToWhereTheyBegin(t *testing.T) {
-	in, out := driver.Ref{Kind: driver.Topic, Name: "in"}, driver.Ref{Kind: driver.Topic, Name: "out"}
-	for name, into := range map[string]driver.Ref{"a cursor": {}, "a place": out} {
-		t.Run(name, func(t *testing.T) {
-			dir := t.TempDir()
-			stream := filepath.Join(dir, "jetstream", "$G", "streams", in.Name)
-			saved := filepath.Join(t.TempDir(), in.Name)
-			spec := driver.SourceSpec{Object: in, Group: "g", Ordering: driver.Key, Into: into, Window: driver.Window{Messages: 8}}
-			during(t, dir, func(c *conn) {
-				for _, o := range []driver.Object{{Ref: in}, {Ref: out}, {Ref: driver.Ref{Kind: driver.Group, Name: "g", Of: in.Name}, Ordering: driver.Key,
-					Start: driver.Start{Position: driver.Earliest}}} {
-					if _, err := c.Admin().Ensure(t.Context(), o); err != nil {
-						t.Fatal(err)
-					}
-				}
-				publishEach(t, c, in, "1")
-			})
-			if err := os.CopyFS(saved, os.DirFS(stream)); err != nil {
-				t.Fatal(err)
-			}
-			during(t, dir, func(c *conn) {
-				publishEach(t, c, in, "2", "3", "4", "5")
-				s, err := c.Source(t.Context(), spec) // and it is never closed
-				if err != nil {
-					t.Fatal(err)
-				}
-				for _, d := range receiveEach(t, s, "1", "2", "3", "4", "5") {
-					settlement := driver.Settlement{D: &d, Verb: driver.Done}
-					if into.Name != "" {
-						settlement.Out = []message.Message{event("of "+d.Message.ID, "k")}
-					}
-					if err := s.Settle(t.Context(), []driver.Settlement{settlement})[0]; err != nil {
-						t.Fatal(err)
-					}
-				}
-			})
-			// The disk has nothing of 2 to 5.
-			if err := errors.Join(os.RemoveAll(stream), os.CopyFS(stream, os.DirFS(saved))); err != nil {
-				t.Fatal(err)
-			}
-			during(t, dir, func(c *conn) {
-				publishEach(t, c, in, "6", "7", "8", "9", "10", "11")
-				s, err := c.Source(t.Context(), spec)
-				if err != nil {
-					t.Fatal(err)
-				}
-				receiveEach(t, s, "6", "7", "8", "9", "10", "11")
-				if err := s.Close(t.Context()); err != nil {
-					t.Fatal(err)
-				}
-			})
-		})
+// A mark says of another message that has its number that it is another, also where the server's clock has gone back meanwhile.
+func TestAPositionWhoseMessageIsAnotherIsLostWhereTimeDoesNotTell(t *testing.T) {
+	topic := driver.Object{Ref: driver.Ref{Kind: driver.Topic, Name: "t"}}
+	c := embeddedConn(t, topic)
+	publishEach(t, c, topic.Ref, "1", "2", "3", "4", "5", "6", "7")
+	stream, err := c.streamInfo(t.Context(), "t")
+	if err != nil {
+		t.Fatal(err)
+	}
+	at, err := c.storedAt(t.Context(), "t", 5)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, m := range []mark{{5, at}, {7, stream.State.LastTime.UnixNano()}, {3, 0}} {
+		if got, err := c.left(t.Context(), "t", m, &stream.State); got != m || err != nil {
+			t.Errorf("%v became %v: %v", m, got, err)
+		}
+	}
+	if got, err := c.left(t.Context(), "t", mark{5, time.Now().Add(time.Hour).UnixNano()}, &stream.State); !errors.Is(err, driver.ErrPositionLost) {
+		t.Errorf("another message is known to have the number, and it is passed over: %v, %v", got, err)
 	}
 }
 

@@ -100,36 +100,47 @@ func body(s *driver.Settlement) string {
 
 func (s *durableSource) Settle(ctx context.Context, settlements []driver.Settlement) []error {
 	errs := make([]error, len(settlements))
-	acks := make([]ack, 0, len(settlements))
-	sent := make([]int, 0, len(settlements))
+	// A server that crashed may not know what came by an earlier connection and then gives no answer: that must not be taken for one about
+	// the others.
+	var parts [2]struct {
+		acks []ack
+		of   []int
+	}
+	session, _ := s.conn.online() // nil: none of them will be taken
 	now := time.Now()
 	for i := range settlements {
-		if errs[i] = s.owns(settlements[i].D, now); errs[i] == nil {
-			acks = append(acks, settlements[i].D.Ref.(*held).ack(body(&settlements[i])))
-			sent = append(sent, i)
+		if errs[i] = s.owns(settlements[i].D, now); errs[i] != nil {
+			continue
 		}
-	}
-	if len(acks) == 0 {
-		return errs
-	}
-	if err := s.conn.acknowledge(ctx, acks); err != nil {
-		err = fmt.Errorf("stream %s: settling: %w", s.spec.Object.Name, err)
-		for _, i := range sent {
-			errs[i] = err
+		h, part := settlements[i].D.Ref.(*held), &parts[0]
+		if h.session != session {
+			part = &parts[1]
 		}
-		if !errors.Is(err, driver.ErrStale) {
-			return errs
+		if part.acks == nil {
+			part.acks, part.of = make([]ack, 0, len(settlements)), make([]int, 0, len(settlements))
 		}
+		part.acks, part.of = append(part.acks, h.ack(body(&settlements[i]))), append(part.of, i)
 	}
 	messages, bytes := 0, 0
-	for _, i := range sent {
-		h := settlements[i].D.Ref.(*held)
-		if s.unlink(h) {
-			messages++
-			bytes += h.size
+	for _, part := range parts {
+		if len(part.acks) == 0 {
+			continue
+		}
+		err := s.conn.acknowledge(ctx, part.acks)
+		if err != nil {
+			err = fmt.Errorf("stream %s: settling: %w", s.spec.Object.Name, err)
+		}
+		for _, i := range part.of {
+			errs[i] = err
+			if h := settlements[i].D.Ref.(*held); (err == nil || errors.Is(err, driver.ErrStale)) && s.unlink(h) {
+				messages++
+				bytes += h.size
+			}
 		}
 	}
-	s.release(messages, bytes)
+	if messages > 0 {
+		s.release(messages, bytes)
+	}
 	return errs
 }
 
