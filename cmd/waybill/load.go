@@ -13,6 +13,7 @@ import (
 	"github.com/waybill-dev/waybill/runtime/compile"
 	"github.com/waybill-dev/waybill/runtime/manifest"
 	"github.com/waybill-dev/waybill/runtime/plan"
+	"github.com/waybill-dev/waybill/runtime/secret"
 )
 
 // A load is what the files hold: read, validated by the cluster's own rules, and ready to be compiled.
@@ -34,16 +35,18 @@ func (s *sources) read(stdin io.Reader) (*load, error) {
 	return &load{set, faults}, nil
 }
 
-// input is what the compiler is told; Secrets by their keys only.
+// input is what the compiler is told; of Secrets their keys only, and which values cannot be used.
 func (l *load) input() compile.Input {
 	in := compile.Input{
 		Brokers: l.set.Brokers, Topics: l.set.Topics, Subscriptions: l.set.Subscriptions, Mailboxes: l.set.Mailboxes,
 		Pollers: l.set.Pollers, Endpoints: l.set.Endpoints, Pipelines: l.set.Pipelines,
 		Namespaces: l.set.Namespaces,
 		Secrets:    map[types.NamespacedName][]string{},
+		Flaws:      map[types.NamespacedName]map[string]secret.Flaw{},
 	}
 	for _, s := range l.set.Secrets {
-		in.Secrets[types.NamespacedName{Namespace: s.Namespace, Name: s.Name}] = slices.Sorted(maps.Keys(s.Data))
+		name := types.NamespacedName{Namespace: s.Namespace, Name: s.Name}
+		in.Secrets[name], in.Flaws[name] = slices.Sorted(maps.Keys(s.Data)), secret.FlawsOf(s.Data)
 	}
 	for _, k := range l.set.Refused {
 		in.Refused = append(in.Refused, plan.Resource{Kind: k.Kind, Namespace: k.Namespace, Name: k.Name})

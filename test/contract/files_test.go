@@ -296,7 +296,11 @@ func TestKeysOfSecrets(t *testing.T) {
 	if code, _, errs := waybill(t, "validate", "-f", manifest(t, right...)); code != 0 {
 		t.Errorf("with all keys: exit code %d, %s", code, errs)
 	}
-	for what, documents := range map[string][]string{"without the key": wrong, "without the Secret": base} {
+	blank := slices.Clip(base)
+	for name, c := range cases {
+		blank = append(blank, strings.ReplaceAll(secretFor(name, c.right...), ": x\n", ": \" \"\n"))
+	}
+	for what, documents := range map[string][]string{"without the key": wrong, "without the Secret": base, "without a value": blank} {
 		code, out, _ := waybill(t, "validate", "-f", manifest(t, documents...), "-o", "json")
 		if code != 1 {
 			t.Errorf("%s: exit code %d", what, code)
@@ -307,8 +311,11 @@ func TestKeysOfSecrets(t *testing.T) {
 		}
 		for name, c := range cases {
 			part := c.names
-			if what == "without the Secret" {
+			switch what {
+			case "without the Secret":
 				part = "Secret"
+			case "without a value":
+				part = "is empty"
 			}
 			if !strings.Contains(found[name], part) {
 				t.Errorf("%s: of %s it says %q, which does not name %q", what, name, found[name], part)
