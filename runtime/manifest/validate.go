@@ -162,6 +162,10 @@ func (o *object) unknownFields(n *yaml.Node, s *schema.Structural, path string, 
 			}
 			says := unknown(k.Value, known)
 			switch under := belongsUnder(k.Value, path, s); {
+			case k.Value == "namespace" && strings.HasSuffix(strings.ToLower(path), "secretref"):
+				says = "unknown field: a Secret is always of the resource's own namespace: remove it, and create the Secret there"
+			case k.Value == "namespace" && strings.HasSuffix(path, "serviceRef"):
+				says = "unknown field: a Service is always of the resource's own namespace: remove it, or name one of another by its uri"
 			case under != "":
 				says = "unknown field: it belongs under " + under + "; indent it"
 				m.meant[join(path, under)] = true
