@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"maps"
@@ -26,7 +27,10 @@ type load struct {
 // read reads what -f names. Where nothing at all is to be found the path is most likely a wrong one, or the file was never written.
 func (s *sources) read(stdin io.Reader) (*load, error) {
 	set, faults, err := manifest.Read(s.paths, manifest.Options{Recursive: s.recursive, Stdin: stdin})
-	if err != nil {
+	switch {
+	case errors.Is(err, manifest.ErrEmptyFolder):
+		return nil, &exit{exitInvalid, err}
+	case err != nil:
 		return nil, &exit{exitUsage, err}
 	}
 	if set.Objects == 0 && len(faults) == 0 {

@@ -76,7 +76,7 @@ type Skipped struct {
 }
 
 // Read reads files, folders and, as "-", opts.Stdin. A folder is read for its .yaml, .yml and .json files, in the order of their names; a file named twice is
-// read once. The error is of the paths themselves: one that does not exist, or a folder with nothing in it. What is wrong inside a file
+// read once. The error is of the paths themselves: one that does not exist, or a folder with nothing in it (ErrEmptyFolder). What is wrong inside a file
 // is a Diagnostic, in the order of files and lines.
 func Read(paths []string, opts Options) (*Set, []Diagnostic, error) {
 	files, err := find(paths, opts.Recursive)
