@@ -64,7 +64,7 @@ type EndpointSpec struct {
 	To EndpointTarget `json:"to"`
 
 	// timeout is how long a caller waits for a reply, or for a receipt that says Processed, 1ms to 1h; default 10s. Then the answer is 504: the
-	// outcome is unknown.
+	// outcome is unknown. Where a caller waits for neither, with RequestForget and with a receipt that says Stored, it has no effect.
 	// +optional
 	// +kubebuilder:validation:Type=string
 	// +kubebuilder:validation:MaxLength=24
