@@ -58,6 +58,28 @@ func (l *load) input() compile.Input {
 	return in
 }
 
+// byThemselves are the reasons of faults that a resource has whatever else is wrong with it.
+var byThemselves = []v1alpha1.Reason{v1alpha1.ReasonInvalidExpression, v1alpha1.ReasonReferenceNotFound, v1alpha1.ReasonSecretNotFound}
+
+// ofFaulty are the faults of expressions and references in what was refused already, so that they show at once too. What may only follow from
+// the other faults is left out.
+func (l *load) ofFaulty(in compile.Input) (found []compile.Diagnostic) {
+	if len(l.faults) == 0 {
+		return nil
+	}
+	f := l.set.Faulty
+	in.Brokers, in.Topics = slices.Concat(in.Brokers, f.Brokers), slices.Concat(in.Topics, f.Topics)
+	in.Subscriptions, in.Mailboxes = slices.Concat(in.Subscriptions, f.Subscriptions), slices.Concat(in.Mailboxes, f.Mailboxes)
+	in.Pollers, in.Endpoints = slices.Concat(in.Pollers, f.Pollers), slices.Concat(in.Endpoints, f.Endpoints)
+	in.Pipelines = slices.Concat(in.Pipelines, f.Pipelines)
+	for _, d := range compile.Compile(in).Diagnostics {
+		if slices.Contains(byThemselves, d.Reason) && !l.set.Amiss(d.Kind, d.Namespace, d.Name, d.Field) {
+			found = append(found, d)
+		}
+	}
+	return found
+}
+
 // diagnostics are all that is wrong with what the files declare, in the order of files and lines. keep picks among the compiler's.
 func (l *load) diagnostics(found []compile.Diagnostic, keep func(compile.Diagnostic) bool) []manifest.Diagnostic {
 	out := slices.Clone(l.faults)
