@@ -13,6 +13,8 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/kubernetes"
 	toolscache "k8s.io/client-go/tools/cache"
+
+	"github.com/waybill-dev/waybill/runtime/secret"
 )
 
 // secretBook knows of each Secret that somebody refers to which keys it has, and notices when it changes. It watches these Secrets one by
@@ -33,7 +35,8 @@ type secretWatch struct {
 
 // A secretFact is what is known of a Secret.
 type secretFact struct {
-	Keys []string // sorted
+	Keys  []string // sorted
+	Flaws map[string]secret.Flaw
 	// Digest is another one when any value is. It is no part of anything that is written.
 	Digest string
 }
@@ -119,7 +122,7 @@ func remember(o any) any {
 }
 
 func factOf(s *corev1.Secret) secretFact {
-	f := secretFact{Keys: slices.Sorted(maps.Keys(s.Data))}
+	f := secretFact{Keys: slices.Sorted(maps.Keys(s.Data)), Flaws: secret.FlawsOf(s.Data)}
 	h := sha256.New()
 	for _, k := range f.Keys {
 		for _, part := range [][]byte{[]byte(k), s.Data[k]} {

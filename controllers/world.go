@@ -18,6 +18,7 @@ import (
 	"github.com/waybill-dev/waybill/api/v1alpha1"
 	"github.com/waybill-dev/waybill/runtime/compile"
 	"github.com/waybill-dev/waybill/runtime/plan"
+	"github.com/waybill-dev/waybill/runtime/secret"
 )
 
 // The world is everything that is declared, compiled. It is compiled anew when something of it has changed, and wakes those of whom something
@@ -246,7 +247,8 @@ func tellBrokers(in compile.Input, outcomes []compile.Outcome, verdicts map[plan
 
 // snapshot reads all that is declared.
 func (w *world) snapshot(ctx context.Context) (in compile.Input, objects map[plan.Resource]client.Object, secrets map[types.NamespacedName]secretFact, ending map[string]bool, err error) {
-	in = compile.Input{Unprobed: compile.WaitForBroker, Namespaces: map[string]map[string]string{}, Secrets: map[types.NamespacedName][]string{}}
+	in = compile.Input{Unprobed: compile.WaitForBroker, Namespaces: map[string]map[string]string{}, Secrets: map[types.NamespacedName][]string{},
+		Flaws: map[types.NamespacedName]map[string]secret.Flaw{}}
 	objects = map[plan.Resource]client.Object{}
 	wanted := map[types.NamespacedName]bool{}
 	for _, k := range w.kinds {
@@ -284,7 +286,7 @@ func (w *world) snapshot(ctx context.Context) (in compile.Input, objects map[pla
 		return in, nil, nil, nil, err
 	}
 	for name, f := range secrets {
-		in.Secrets[name] = f.Keys
+		in.Secrets[name], in.Flaws[name] = f.Keys, f.Flaws
 	}
 	return in, objects, secrets, ending, nil
 }

@@ -31,6 +31,7 @@ runtime/compile             | ./api                         | allowed
 runtime/compile             | ./runtime/expr                | allowed
 runtime/compile             | k8s.io/apimachinery/pkg/types | allowed
 runtime/compile             | ./runtime/schema              | allowed
+runtime/compile             | ./runtime/secret              | allowed
 runtime/compile             | ./runtime/broker/driver       | refused
 runtime/compile             | github.com/spf13/cobra        | refused
 runtime/broker              | ./runtime/broker/nats         | refused

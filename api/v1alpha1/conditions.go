@@ -65,7 +65,7 @@ const (
 	ReasonReferenceInvalid Reason = "ReferenceInvalid"
 	// ReasonSecretNotFound: a Secret that is referred to does not exist; in a cluster the operator waits for it.
 	ReasonSecretNotFound Reason = "SecretNotFound"
-	// ReasonSecretKeyNotFound: a Secret exists but lacks the key that is needed.
+	// ReasonSecretKeyNotFound: a Secret exists but lacks the key that is needed, or its value cannot be used.
 	ReasonSecretKeyNotFound Reason = "SecretKeyNotFound"
 	// ReasonGuaranteeNotAvailable: source, steps and destination on this broker cannot give the guarantee asked for.
 	ReasonGuaranteeNotAvailable Reason = "GuaranteeNotAvailable"

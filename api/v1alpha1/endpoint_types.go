@@ -51,11 +51,12 @@ type EndpointSpec struct {
 	// +required
 	Pattern Pattern `json:"pattern"`
 
-	// path is the path that is served, and no other; default '/'.
+	// path is the path that is served, as it is written, and no other; default '/'. Segments . and .. are no use in it: most clients resolve
+	// them before they send.
 	// +optional
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=1024
-	// +kubebuilder:validation:XValidation:rule="self.matches('^/[A-Za-z0-9._~!$&()*+,;=:@%/-]*$')",message="must be a path that starts with '/', such as /checkout"
+	// +kubebuilder:validation:XValidation:rule="self.matches('^/([A-Za-z0-9._~!$&()*+,;=:@/-]|%[0-9A-Fa-f]{2})*$')",message="must be a path that starts with '/', such as /checkout, and has only letters, digits and -._~!$&()*+,;=:@/ in it; others are written as % and two hexadecimal digits a byte"
 	Path string `json:"path,omitempty"`
 
 	// to is where requests go.
@@ -63,7 +64,7 @@ type EndpointSpec struct {
 	To EndpointTarget `json:"to"`
 
 	// timeout is how long a caller waits for a reply, or for a receipt that says Processed, 1ms to 1h; default 10s. Then the answer is 504: the
-	// outcome is unknown.
+	// outcome is unknown. Where a caller waits for neither, with RequestForget and with a receipt that says Stored, it has no effect.
 	// +optional
 	// +kubebuilder:validation:Type=string
 	// +kubebuilder:validation:MaxLength=24

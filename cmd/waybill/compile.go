@@ -47,7 +47,7 @@ Exit codes: 0 all have a plan, 1 something is wrong, 2 the command was called wr
 			return &exit{exitUsage, err}
 		}
 		result := compile.Compile(in)
-		faults := l.diagnostics(result.Diagnostics, func(compile.Diagnostic) bool { return true })
+		faults := l.diagnostics(append(result.Diagnostics, l.ofFaulty(in)...), func(compile.Diagnostic) bool { return true })
 		report(out, cmd.OutOrStdout(), cmd.ErrOrStderr(), faults)
 		reportSkipped(cmd.ErrOrStderr(), l.set)
 		if err := printPlans(cmd.OutOrStdout(), out.value, &result); err != nil {

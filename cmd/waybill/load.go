@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"maps"
@@ -13,6 +14,7 @@ import (
 	"github.com/waybill-dev/waybill/runtime/compile"
 	"github.com/waybill-dev/waybill/runtime/manifest"
 	"github.com/waybill-dev/waybill/runtime/plan"
+	"github.com/waybill-dev/waybill/runtime/secret"
 )
 
 // A load is what the files hold: read, validated by the cluster's own rules, and ready to be compiled.
@@ -25,7 +27,10 @@ type load struct {
 // read reads what -f names. Where nothing at all is to be found the path is most likely a wrong one, or the file was never written.
 func (s *sources) read(stdin io.Reader) (*load, error) {
 	set, faults, err := manifest.Read(s.paths, manifest.Options{Recursive: s.recursive, Stdin: stdin})
-	if err != nil {
+	switch {
+	case errors.Is(err, manifest.ErrEmptyFolder):
+		return nil, &exit{exitInvalid, err}
+	case err != nil:
 		return nil, &exit{exitUsage, err}
 	}
 	if set.Objects == 0 && len(faults) == 0 {
@@ -34,21 +39,45 @@ func (s *sources) read(stdin io.Reader) (*load, error) {
 	return &load{set, faults}, nil
 }
 
-// input is what the compiler is told; Secrets by their keys only.
+// input is what the compiler is told; of Secrets their keys only, and which values cannot be used.
 func (l *load) input() compile.Input {
 	in := compile.Input{
 		Brokers: l.set.Brokers, Topics: l.set.Topics, Subscriptions: l.set.Subscriptions, Mailboxes: l.set.Mailboxes,
 		Pollers: l.set.Pollers, Endpoints: l.set.Endpoints, Pipelines: l.set.Pipelines,
 		Namespaces: l.set.Namespaces,
 		Secrets:    map[types.NamespacedName][]string{},
+		Flaws:      map[types.NamespacedName]map[string]secret.Flaw{},
 	}
 	for _, s := range l.set.Secrets {
-		in.Secrets[types.NamespacedName{Namespace: s.Namespace, Name: s.Name}] = slices.Sorted(maps.Keys(s.Data))
+		name := types.NamespacedName{Namespace: s.Namespace, Name: s.Name}
+		in.Secrets[name], in.Flaws[name] = slices.Sorted(maps.Keys(s.Data)), secret.FlawsOf(s.Data)
 	}
 	for _, k := range l.set.Refused {
 		in.Refused = append(in.Refused, plan.Resource{Kind: k.Kind, Namespace: k.Namespace, Name: k.Name})
 	}
 	return in
+}
+
+// byThemselves are the reasons of faults that a resource has whatever else is wrong with it.
+var byThemselves = []v1alpha1.Reason{v1alpha1.ReasonInvalidExpression, v1alpha1.ReasonReferenceNotFound, v1alpha1.ReasonSecretNotFound}
+
+// ofFaulty are the faults of expressions and references in what was refused already, so that they show at once too. What may only follow from
+// the other faults is left out.
+func (l *load) ofFaulty(in compile.Input) (found []compile.Diagnostic) {
+	if len(l.faults) == 0 {
+		return nil
+	}
+	f := l.set.Faulty
+	in.Brokers, in.Topics = slices.Concat(in.Brokers, f.Brokers), slices.Concat(in.Topics, f.Topics)
+	in.Subscriptions, in.Mailboxes = slices.Concat(in.Subscriptions, f.Subscriptions), slices.Concat(in.Mailboxes, f.Mailboxes)
+	in.Pollers, in.Endpoints = slices.Concat(in.Pollers, f.Pollers), slices.Concat(in.Endpoints, f.Endpoints)
+	in.Pipelines = slices.Concat(in.Pipelines, f.Pipelines)
+	for _, d := range compile.Compile(in).Diagnostics {
+		if slices.Contains(byThemselves, d.Reason) && !l.set.Amiss(d.Kind, d.Namespace, d.Name, d.Field) {
+			found = append(found, d)
+		}
+	}
+	return found
 }
 
 // diagnostics are all that is wrong with what the files declare, in the order of files and lines. keep picks among the compiler's.

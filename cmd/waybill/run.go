@@ -98,7 +98,7 @@ func run(ctx context.Context, f *runFlags, stdin io.Reader, stdout, stderr io.Wr
 	}
 	asDeclared, here = given.steps.replace(asDeclared), alone(given.steps.replace(here))
 	wanted := compile.Compile(asDeclared)
-	faults := l.diagnostics(wanted.Diagnostics, func(d compile.Diagnostic) bool { return declared(d) && !isContainer(d) })
+	faults := l.diagnostics(append(wanted.Diagnostics, l.ofFaulty(asDeclared)...), func(d compile.Diagnostic) bool { return declared(d) && !isContainer(d) })
 	report(f.output, stdout, stderr, faults)
 	reportSkipped(stderr, l.set)
 	if len(faults) > 0 {

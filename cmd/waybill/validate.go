@@ -50,8 +50,9 @@ Exit codes: 0 all is valid, 1 something is not, 2 the command was called wrongly
 		if err != nil {
 			return err
 		}
-		result := compile.Compile(l.input())
-		faults := l.diagnostics(result.Diagnostics, declared)
+		in := l.input()
+		result := compile.Compile(in)
+		faults := l.diagnostics(append(result.Diagnostics, l.ofFaulty(in)...), declared)
 		report(out, cmd.OutOrStdout(), cmd.ErrOrStderr(), faults)
 		reportSkipped(cmd.ErrOrStderr(), l.set)
 		if len(faults) > 0 {

@@ -6,14 +6,15 @@ import (
 
 	"github.com/waybill-dev/waybill/api/v1alpha1"
 	"github.com/waybill-dev/waybill/runtime/plan"
+	"github.com/waybill-dev/waybill/runtime/secret"
 	"github.com/waybill-dev/waybill/runtime/spelling"
 )
 
-func (c *compiler) bearer(s *subject, field string, b *v1alpha1.BearerAuth) *plan.Auth {
+func (c *compiler) bearer(s *subject, field string, b *v1alpha1.BearerAuth, without ...secret.Flaw) *plan.Auth {
 	if b == nil {
 		return nil
 	}
-	ref := c.secretKey(s, field+".bearer.secretRef", b.SecretRef, v1alpha1.SecretKeyToken)
+	ref := c.secretKey(s, field+".bearer.secretRef", b.SecretRef, v1alpha1.SecretKeyToken, without...)
 	return &plan.Auth{Bearer: &ref}
 }
 
@@ -25,10 +26,10 @@ func (c *compiler) gatewayAuth(s *subject, field string, a *v1alpha1.GatewayAuth
 		s.refuse(field+".bearer", v1alpha1.ReasonInvalid, "is required")
 		return nil
 	}
-	return c.bearer(s, field, a.Bearer)
+	return c.bearer(s, field, a.Bearer, secret.Empty, secret.ControlCharacter, secret.SeveralLines)
 }
 
-// clientAuth is what Waybill shows to a server.
+// clientAuth is what Waybill shows to a server: of a value with several lines the first.
 func (c *compiler) clientAuth(s *subject, field string, a *v1alpha1.ClientAuth) *plan.Auth {
 	if a == nil {
 		return nil
@@ -38,7 +39,7 @@ func (c *compiler) clientAuth(s *subject, field string, a *v1alpha1.ClientAuth) 
 	}
 	switch {
 	case a.Bearer != nil:
-		return c.bearer(s, field, a.Bearer)
+		return c.bearer(s, field, a.Bearer, secret.Empty, secret.ControlCharacter)
 	case a.Basic != nil:
 		name := a.Basic.SecretRef.Name
 		c.secretKeys(s, field+".basic.secretRef", name, v1alpha1.SecretKeyUsername, v1alpha1.SecretKeyPassword)
@@ -49,7 +50,7 @@ func (c *compiler) clientAuth(s *subject, field string, a *v1alpha1.ClientAuth) 
 	default:
 		return &plan.Auth{Header: &plan.HeaderAuth{
 			Name:  a.Header.Name,
-			Value: c.secretKey(s, field+".header.secretRef", a.Header.SecretRef, v1alpha1.SecretKeyToken),
+			Value: c.secretKey(s, field+".header.secretRef", a.Header.SecretRef, v1alpha1.SecretKeyToken, secret.Empty, secret.ControlCharacter),
 		}}
 	}
 }

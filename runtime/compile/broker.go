@@ -11,6 +11,7 @@ import (
 
 	"github.com/waybill-dev/waybill/api/v1alpha1"
 	"github.com/waybill-dev/waybill/runtime/plan"
+	"github.com/waybill-dev/waybill/runtime/secret"
 )
 
 // broker is a declared Broker and what it can do.
@@ -200,13 +201,19 @@ func (c *compiler) brokerSecrets(b *broker) {
 			return !slices.ContainsFunc(want, func(k string) bool { return !slices.Contains(keys, k) })
 		}
 		user := has(v1alpha1.SecretKeyUsername, v1alpha1.SecretKeyPassword)
+		read := []string{v1alpha1.SecretKeyUsername, v1alpha1.SecretKeyPassword}
 		switch b.protocol.Name {
 		case "NATS":
+			// An empty file is as none, and enough where there is something else.
+			if read = append(read, v1alpha1.SecretKeyToken); !user && !has(v1alpha1.SecretKeyToken) {
+				read = append(read, v1alpha1.SecretKeyCredentials)
+			}
 			if !user && !has(v1alpha1.SecretKeyToken) && !has(v1alpha1.SecretKeyCredentials) {
 				b.refuse(s.field, v1alpha1.ReasonSecretKeyNotFound, "Secret %s/%s has none of what NATS takes: the keys username and password, or token, or %s",
 					b.resource.Namespace, s.ref.Name, v1alpha1.SecretKeyCredentials)
 			}
 		case "SQS":
+			read = []string{v1alpha1.SecretKeyAccessKeyID, v1alpha1.SecretKeySecretAccess}
 			if !has(v1alpha1.SecretKeyAccessKeyID, v1alpha1.SecretKeySecretAccess) {
 				b.refuse(s.field, v1alpha1.ReasonSecretKeyNotFound, "Secret %s/%s needs the keys %s and %s: add them",
 					b.resource.Namespace, s.ref.Name, v1alpha1.SecretKeyAccessKeyID, v1alpha1.SecretKeySecretAccess)
@@ -216,6 +223,7 @@ func (c *compiler) brokerSecrets(b *broker) {
 				b.refuse(s.field, v1alpha1.ReasonSecretKeyNotFound, "Secret %s/%s needs the keys username and password: add them", b.resource.Namespace, s.ref.Name)
 			}
 		}
+		c.usable(b.subject, s.field, s.ref.Name, read, secret.Empty)
 	}
 	if b.tls == nil {
 		return
@@ -228,7 +236,7 @@ func (c *compiler) brokerSecrets(b *broker) {
 		field = "spec.rabbitmq.tls"
 	}
 	if ca := b.tls.CASecretRef; ca != nil {
-		c.secretKey(b.subject, field+".caSecretRef", *ca, v1alpha1.SecretKeyCA)
+		c.secretKey(b.subject, field+".caSecretRef", *ca, v1alpha1.SecretKeyCA, secret.Empty)
 	}
 	if cert := b.tls.ClientSecretRef; cert != nil {
 		c.secretKeys(b.subject, field+".clientSecretRef", cert.Name, v1alpha1.SecretKeyTLSCert, v1alpha1.SecretKeyTLSPrivateKey)

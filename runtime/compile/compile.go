@@ -11,6 +11,7 @@ import (
 
 	"github.com/waybill-dev/waybill/api/v1alpha1"
 	"github.com/waybill-dev/waybill/runtime/plan"
+	"github.com/waybill-dev/waybill/runtime/secret"
 )
 
 // Input is everything that Compile knows. It reads and never changes it; the order of the slices does not matter. Objects are taken to have
@@ -30,6 +31,8 @@ type Input struct {
 
 	// Secrets are the keys of each Secret, never a value. Nil: not known, so references to Secrets are not checked.
 	Secrets map[types.NamespacedName][]string
+	// Flaws are what may keep values of theirs from being used, by key.
+	Flaws map[types.NamespacedName]map[string]secret.Flaw
 	// Namespaces are the labels of the namespaces, for allowedNamespaces with a selector. One that is not in it has its name's label only.
 	Namespaces map[string]map[string]string
 	// Features are what probes found, by Broker. One that is not in it is as its status says, else as Unprobed says.

@@ -10,6 +10,7 @@ import (
 	"sigs.k8s.io/yaml"
 
 	"github.com/waybill-dev/waybill/runtime/plan"
+	"github.com/waybill-dev/waybill/runtime/secret"
 )
 
 // decode reads a test's documents: resources, Secrets, Namespaces, and "kind: Options" for what the host says.
@@ -51,11 +52,16 @@ func decode(data []byte) (Input, error) {
 			err = add(&in.Pipelines, doc)
 		case "Secret":
 			if in.Secrets == nil {
-				in.Secrets = map[types.NamespacedName][]string{}
+				in.Secrets, in.Flaws = map[types.NamespacedName][]string{}, map[types.NamespacedName]map[string]secret.Flaw{}
 			}
 			keys := slices.Collect(maps.Keys(head.Data))
 			keys = slices.AppendSeq(keys, maps.Keys(head.StringData))
-			in.Secrets[types.NamespacedName{Namespace: orDefault(head.Metadata.Namespace), Name: head.Metadata.Name}] = keys
+			name := types.NamespacedName{Namespace: orDefault(head.Metadata.Namespace), Name: head.Metadata.Name}
+			values := map[string][]byte{}
+			for k, v := range head.StringData {
+				values[k] = []byte(v)
+			}
+			in.Secrets[name], in.Flaws[name] = keys, secret.FlawsOf(values)
 		case "Namespace":
 			if in.Namespaces == nil {
 				in.Namespaces = map[string]map[string]string{}

@@ -99,7 +99,7 @@ func (c *compiler) mailboxAuth(s *subject, a *v1alpha1.MailboxAuth) (publish, re
 		return nil, nil
 	}
 	if a.Bearer != nil {
-		auth := c.bearer(s, "spec.auth", a.Bearer)
+		auth := c.gatewayAuth(s, "spec.auth", &v1alpha1.GatewayAuth{Bearer: a.Bearer})
 		return auth, auth
 	}
 	return c.gatewayAuth(s, "spec.auth.publish", a.Publish), c.gatewayAuth(s, "spec.auth.receive", a.Receive)

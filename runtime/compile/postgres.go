@@ -9,6 +9,7 @@ import (
 	"github.com/waybill-dev/waybill/api/v1alpha1"
 	"github.com/waybill-dev/waybill/runtime/expr"
 	"github.com/waybill-dev/waybill/runtime/plan"
+	"github.com/waybill-dev/waybill/runtime/secret"
 )
 
 // DatabaseKeys are keys of a DSN's Secret that are used where they are there: whom to trust, and a certificate to show.
@@ -32,7 +33,7 @@ func (c *compiler) postgres(con *consumer, to *v1alpha1.PostgresTarget, guarante
 	const field = "spec.to.postgres"
 	s := con.subject
 	out := &plan.Postgres{
-		DSN: c.secretKey(s, field+".dsnSecretRef", to.DSNSecretRef, v1alpha1.SecretKeyDSN), Table: to.Table, Timeout: plan.Duration(defaultTimeout),
+		DSN: c.secretKey(s, field+".dsnSecretRef", to.DSNSecretRef, v1alpha1.SecretKeyDSN, secret.Empty), Table: to.Table, Timeout: plan.Duration(defaultTimeout),
 	}
 	for _, name := range slices.Sorted(maps.Keys(to.Columns)) {
 		at := fmt.Sprintf("%s.columns.%s", field, name)

@@ -11,6 +11,7 @@ import (
 
 	"github.com/waybill-dev/waybill/api/v1alpha1"
 	"github.com/waybill-dev/waybill/runtime/plan"
+	"github.com/waybill-dev/waybill/runtime/secret"
 	"github.com/waybill-dev/waybill/runtime/spelling"
 )
 
@@ -192,9 +193,20 @@ func otherKey(missing string, keys []string, nameable bool) string {
 	return has + ": name one of them in key, or " + add
 }
 
-// secretKeys checks that a Secret has some keys, which are always called so.
+// secretKeys checks that a Secret has some keys, which are always called so, and that they are not empty.
 func (c *compiler) secretKeys(s *subject, field, name string, want ...string) {
 	c.keysOf(s, field, name, false, want...)
+	c.usable(s, field, name, want, secret.Empty)
+}
+
+// usable refuses values of a Secret's keys that have one of some flaws.
+func (c *compiler) usable(s *subject, field, name string, keys []string, without ...secret.Flaw) {
+	flaws := c.in.Flaws[types.NamespacedName{Namespace: s.resource.Namespace, Name: name}]
+	for _, k := range keys {
+		if f := flaws[k]; slices.Contains(without, f) {
+			s.refuse(field, v1alpha1.ReasonSecretKeyNotFound, "in Secret %s/%s the value of the key %s %s: correct it", s.resource.Namespace, name, k, f)
+		}
+	}
 }
 
 // keysOf checks that a Secret has some keys; nameable: the reference can name others.
@@ -210,9 +222,10 @@ func (c *compiler) keysOf(s *subject, field, name string, nameable bool, want ..
 	}
 }
 
-// secretKey checks a reference to one key and fills in the key that it has by default.
-func (c *compiler) secretKey(s *subject, field string, r v1alpha1.SecretKeyReference, byDefault string) plan.SecretRef {
+// secretKey checks a reference to one key, whose value must be without some flaws, and fills in the key that it has by default.
+func (c *compiler) secretKey(s *subject, field string, r v1alpha1.SecretKeyReference, byDefault string, without ...secret.Flaw) plan.SecretRef {
 	out := plan.SecretRef{Name: r.Name, Key: or(r.Key, byDefault)}
 	c.keysOf(s, field, out.Name, true, out.Key)
+	c.usable(s, field, out.Name, []string{out.Key}, without...)
 	return out
 }

@@ -8,13 +8,14 @@ import (
 
 	"github.com/waybill-dev/waybill/api/v1alpha1"
 	"github.com/waybill-dev/waybill/runtime/plan"
+	"github.com/waybill-dev/waybill/runtime/secret"
 )
 
 // pollSQL makes a source of a database.
 func (c *compiler) pollSQL(s *subject, spec *v1alpha1.PollerSpec) *plan.PollSQL {
 	in := spec.SQL
 	out := &plan.PollSQL{
-		DSN:     c.secretKey(s, "spec.sql.dsnSecretRef", in.DSNSecretRef, v1alpha1.SecretKeyDSN),
+		DSN:     c.secretKey(s, "spec.sql.dsnSecretRef", in.DSNSecretRef, v1alpha1.SecretKeyDSN, secret.Empty),
 		Timeout: plan.Duration(defaultTimeout), MaxResultBytes: maxResponseBytes, MaxPages: defaultMaxPages,
 	}
 	columns := 0

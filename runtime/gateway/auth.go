@@ -4,11 +4,13 @@ import (
 	"bytes"
 	"crypto/sha256"
 	"crypto/subtle"
+	"fmt"
 	"net/http"
 	"strings"
 	"time"
 
 	"github.com/waybill-dev/waybill/runtime/plan"
+	"github.com/waybill-dev/waybill/runtime/secret"
 )
 
 // authenticated reports whether the caller has shown the token that a asks for; if not, it has answered 401.
@@ -22,14 +24,17 @@ func (f *front) authenticated(w http.ResponseWriter, r *http.Request, a *plan.Au
 		return false
 	}
 	want, err := f.deps.Secret(*a.Bearer)
-	if want = bytes.TrimSpace(want); err != nil || len(want) == 0 {
+	if flaw := secret.FlawOf(want); err == nil && flaw != 0 {
+		err = fmt.Errorf("its value %s", flaw)
+	}
+	if err != nil {
 		f.log.Error("the bearer token cannot be read; nobody is let in", "secret", a.Bearer.Name, "key", a.Bearer.Key, "error", err)
 		f.refuse(w, problem{Status: http.StatusServiceUnavailable, Reason: "SecretUnavailable", Detail: "the token that callers are checked against cannot be read", RetryAfter: 5 * time.Second})
 		return false
 	}
 	scheme, token, found := strings.Cut(r.Header.Get("Authorization"), " ")
 	given := sha256.Sum256([]byte(strings.TrimSpace(token)))
-	expected := sha256.Sum256(want) // digests, so that not even the length can be measured
+	expected := sha256.Sum256(bytes.TrimSpace(want)) // digests, so that not even the length can be measured
 	if found && strings.EqualFold(scheme, "Bearer") && subtle.ConstantTimeCompare(given[:], expected[:]) == 1 {
 		return true
 	}

@@ -466,6 +466,11 @@ func TestMailboxAuthIsApartForPublishAndReceive(t *testing.T) {
 	m.post("/messages", "a", "Authorization", "Bearer rotated").problem(http.StatusServiceUnavailable, "SecretUnavailable")
 	r.secrets["in/token"] = ""
 	m.post("/messages", "a", "Authorization", "Bearer ").problem(http.StatusServiceUnavailable, "SecretUnavailable")
+	r.secrets["in/token"] = "one\ntwo\n"
+	m.post("/messages", "a", "Authorization", "Bearer one").problem(http.StatusServiceUnavailable, "SecretUnavailable")
+	if log := r.log.String(); strings.Contains(log, "nil") || !strings.Contains(log, "its value is empty") || !strings.Contains(log, "its value has more than one line") {
+		t.Errorf("the log says why not: %s", log)
+	}
 }
 
 func TestMailboxReceiveIsBoundedInBytes(t *testing.T) {

@@ -10,6 +10,9 @@ import (
 	"strings"
 )
 
+// ErrEmptyFolder is wrapped where a folder is there and has nothing to read in it.
+var ErrEmptyFolder = errors.New("holds no .yaml, .yml or .json file")
+
 // find names the files to read: files as given, whatever their ending, and what folders hold.
 func find(paths []string, recursive bool) ([]string, error) {
 	var files []string
@@ -108,7 +111,7 @@ func folder(path string, recursive bool) ([]string, error) {
 		if below {
 			hint = "; its subfolders are read with -R"
 		}
-		return nil, fmt.Errorf("%s holds no .yaml, .yml or .json file%s", path, hint)
+		return nil, fmt.Errorf("%s %w%s", path, ErrEmptyFolder, hint)
 	}
 	return files, nil
 }

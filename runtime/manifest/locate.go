@@ -1,6 +1,7 @@
 package manifest
 
 import (
+	"slices"
 	"strconv"
 	"strings"
 
@@ -21,6 +22,15 @@ func (s *Set) Locate(kind, namespace, name, field string) (file string, line int
 		return "", 0
 	}
 	return p.file, locate(p.node, field)
+}
+
+// Amiss says whether what is said of a field of a faulty object may come from its faults: it is not written, or is or has or lies in a field
+// that was refused.
+func (s *Set) Amiss(kind, namespace, name, field string) bool {
+	key := Key{kind, namespace, name}
+	fields, ok := s.amiss[key]
+	return !ok || nodeAt(s.places[key].node, field) == nil ||
+		slices.ContainsFunc(fields, func(f string) bool { return within(f, field) || within(field, f) })
 }
 
 func locate(root *yaml.Node, field string) int {

@@ -45,6 +45,9 @@ type Set struct {
 
 	// Skipped are the kinds of others that were found, each once, in the order in which they were found.
 	Skipped []Skipped
+	// Faulty has the lists of those that have faults and can be read without the fields that have them, for what else may be wrong with them.
+	// Amiss says which of their fields are not to be trusted.
+	Faulty *Set
 	// Refused are the objects that were found and have faults, sorted: references to them are not missing.
 	Refused []Key
 	// Files are the files that were read, in that order.
@@ -53,6 +56,7 @@ type Set struct {
 	Objects int
 
 	places map[Key]place
+	amiss  map[Key][]string // fields with faults
 }
 
 // Key names one object. Kind is Secret for a Secret.
@@ -76,7 +80,7 @@ type Skipped struct {
 }
 
 // Read reads files, folders and, as "-", opts.Stdin. A folder is read for its .yaml, .yml and .json files, in the order of their names; a file named twice is
-// read once. The error is of the paths themselves: one that does not exist, or a folder with nothing in it. What is wrong inside a file
+// read once. The error is of the paths themselves: one that does not exist, or a folder with nothing in it (ErrEmptyFolder). What is wrong inside a file
 // is a Diagnostic, in the order of files and lines.
 func Read(paths []string, opts Options) (*Set, []Diagnostic, error) {
 	files, err := find(paths, opts.Recursive)
@@ -86,7 +90,7 @@ func Read(paths []string, opts Options) (*Set, []Diagnostic, error) {
 	if opts.Namespace == "" {
 		opts.Namespace = "default"
 	}
-	r := &reader{opts: opts, set: &Set{places: map[Key]place{}, Namespaces: map[string]map[string]string{}}, skipped: map[[2]string]int{}}
+	r := &reader{opts: opts, set: &Set{places: map[Key]place{}, Namespaces: map[string]map[string]string{}, Faulty: new(Set), amiss: map[Key][]string{}}, skipped: map[[2]string]int{}}
 	for _, f := range files {
 		r.file(f)
 	}

@@ -32,6 +32,10 @@ func schemaFault(o *object, rules *rules, err *field.Error) Diagnostic {
 	}
 	d := Diagnostic{Field: path, Reason: string(v1alpha1.ReasonInvalid)}
 	s := at(rules.structural, path)
+	if words := outOfRange(nodeAt(o.node, path), s); words != "" {
+		d.Message = words
+		return d
+	}
 	switch {
 	case s != nil && s.XIntOrString:
 		d.Message = "must be an amount, such as 512Ki or 10Gi"
@@ -120,6 +124,25 @@ func ruleFault(err *field.Error) (Diagnostic, bool) {
 		d.Field, d.Message = "metadata.name", rest
 	}
 	return d, true
+}
+
+// outOfRange says the bound of a whole number that is beyond it. The validators say so of most; of those with more digits than the field's
+// type has, that they are no whole numbers.
+func outOfRange(n *yaml.Node, s *schema.Structural) string {
+	if n == nil || s == nil || s.Type != "integer" || s.ValueValidation == nil || n.Kind != yaml.ScalarNode || n.ShortTag() == "!!str" || !digits.MatchString(n.Value) {
+		return ""
+	}
+	v, err := strconv.ParseFloat(n.Value, 64)
+	if err != nil {
+		return ""
+	}
+	switch least, most := s.ValueValidation.Minimum, s.ValueValidation.Maximum; {
+	case least != nil && v < *least:
+		return fmt.Sprintf("must be at least %.0f; it is %s", *least, n.Value)
+	case most != nil && v > *most:
+		return fmt.Sprintf("must be at most %.0f; it is %s", *most, n.Value)
+	}
+	return ""
 }
 
 var bounds = []struct {

@@ -2,6 +2,7 @@ package manifest
 
 import (
 	"fmt"
+	"net/url"
 	"regexp"
 	"strconv"
 	"strings"
@@ -41,6 +42,8 @@ func (o *object) remedied(d Diagnostic, s *schema.Structural) Diagnostic {
 		} else if _, err := time.ParseDuration(v); err == nil { // rightly written, and out of bounds
 			d.Message += "; it is " + v
 		}
+	case strings.HasPrefix(d.Message, "must be a path "):
+		d.Message += wrongInPath(v)
 	case s.Type == "integer" && n.ShortTag() == "!!str":
 		if number := strings.TrimSpace(strings.TrimSuffix(v, "%")); digits.MatchString(number) {
 			d.Message = "must be a whole number: write " + number + map[bool]string{true: ", without the %", false: ", without quotes"}[number != v]
@@ -56,6 +59,25 @@ var (
 	inUnits  = regexp.MustCompile(`^\s*(\d+)\s*([A-Za-z]*)\s*$`)
 	clock    = regexp.MustCompile(`(?i)^\s*PT?(\d+)([DHMS])\s*$`)
 )
+
+// notInPath is a character that a path cannot have, or a % that is followed by no two digits.
+var notInPath = regexp.MustCompile(`[^A-Za-z0-9._~!$&()*+,;=:@/%-]|%(?:[^0-9A-Fa-f]|.[^0-9A-Fa-f]|.?$)`)
+
+// wrongInPath names the first thing that a path cannot have.
+func wrongInPath(v string) string {
+	wrong := notInPath.FindString(v)
+	switch {
+	case !strings.HasPrefix(v, "/"):
+		return "; it starts with something else"
+	case wrong == "?":
+		return "; a query (?) is no part of it: remove it, for requests may have any"
+	case wrong == "{", wrong == "}":
+		return "; there are no variables in it: it is served as it is written"
+	case wrong == "" || wrong[0] == '%':
+		return "; after a % it has something else"
+	}
+	return fmt.Sprintf("; %q is written %s", wrong, url.PathEscape(wrong))
+}
 
 // asName is the name nearest to a wrong one; "" when nothing would be left of it.
 func asName(v string) string {

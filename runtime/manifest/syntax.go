@@ -35,7 +35,8 @@ func parseYAML(data []byte) ([]*yaml.Node, []broken) {
 		}
 		if f != nil {
 			said := explainYAML(part.text, *f)
-			said.line += part.line
+			last := 1 + bytes.Count(bytes.TrimRight(part.text, " \t\r\n"), []byte("\n")) // the parser may name the end, where nothing stands
+			said.line = min(said.line, last) + part.line
 			faults = append(faults, broken{said, guess(part.text)})
 		}
 	}
@@ -96,6 +97,7 @@ const (
 var (
 	mergeMark     = regexp.MustCompile(`^(<{7}|={7}|>{7})( |\r?$)`)
 	afterQuotes   = regexp.MustCompile(`:[ \t]+(?:"[^"]*"|'[^']*')[ \t]*[^ \t,}\]#\r\n]`)
+	aliasLike     = regexp.MustCompile(`(?:^|[:\-,\[{][ \t]+|[\[{])([*&])(?:[^-\w]|$)`)
 	unstartable   = regexp.MustCompile("(?:^|[:\\-,\\[{][ \t]*)([@`%])")
 	twoValues     = regexp.MustCompile(`:[ \t].*:(?:[ \t]|\r?$)`)
 	leadingTab    = regexp.MustCompile(`^ *\t`)
@@ -135,6 +137,11 @@ func explainYAML(text []byte, f fault) fault {
 	case has("unknown anchor"):
 		if m := unknownAnchor.FindStringSubmatch(strings.TrimPrefix(f.message, notYAML)); m != nil {
 			return fault{f.line, fmt.Sprintf("there is no anchor &%s above the alias *%s: write the value out, or put it in quotes if it is text", m[1], m[1])}
+		}
+	case has("alphabetic or numeric character"):
+		if m := aliasLike.FindStringSubmatch(line); m != nil {
+			as := map[string]string{"*": "an alias", "&": "an anchor"}[m[1]]
+			return fault{f.line, fmt.Sprintf("a value that begins with %s is taken for %s of YAML's: put the whole value in single quotes", m[1], as)}
 		}
 	case has("unexpected end of stream"), has("unexpected document indicator"):
 		return unclosed(lines, f)
@@ -186,6 +193,9 @@ func explainYAML(text []byte, f fault) fault {
 	case has("block sequence entries are not allowed"):
 		return fault{f.line, "a list cannot begin behind its field's name: put each '- ITEM' on a line of its own below"}
 	case has("node content"):
+		if n, bracket := openBracket(lines); n > 0 && strings.TrimSpace(strings.Join(lines[min(f.line, len(lines))-1:], "")) == "" {
+			return fault{n, fmt.Sprintf("a bracket (%s) is opened here and never closed: close it, or put the value in quotes if it is text", bracket)}
+		}
 		return fault{f.line, "a value is missing, or begins with a character that means something else in YAML: put it in quotes"}
 	}
 	return f
@@ -265,6 +275,45 @@ func unclosed(lines []string, f fault) fault {
 		}
 	}
 	return fault{f.line, "ends in the middle of a value that is in quotes: close the quotes"}
+}
+
+// openBracket finds the last bracket that begins a list or a mapping which does not end: its line, from 1, or 0 if there is none.
+func openBracket(lines []string) (line int, bracket string) {
+	type opened struct {
+		line    int
+		bracket string
+	}
+	var open []opened
+	for i, text := range lines {
+		before := ' ' // the last character that is no space
+		quote := rune(0)
+	line:
+		for at, c := range text {
+			begins := strings.ContainsRune(" :-,[{", before) // a value
+			switch {
+			case quote != 0:
+				if c == quote {
+					quote = 0
+				}
+			case c == '#' && (at == 0 || text[at-1] == ' '):
+				break line
+			case begins && (c == '"' || c == '\''):
+				quote = c
+			case begins && (c == '[' || c == '{'):
+				open = append(open, opened{i + 1, string(c)})
+			case len(open) > 0 && (c == ']' || c == '}'):
+				open = open[:len(open)-1]
+			}
+			if c != ' ' {
+				before = c
+			}
+		}
+	}
+	if len(open) == 0 {
+		return 0, ""
+	}
+	last := open[len(open)-1]
+	return last.line, last.bracket
 }
 
 // explainJSON says in plain words what the parser of JSON found.

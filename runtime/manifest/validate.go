@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"runtime"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 
@@ -43,7 +44,11 @@ func (r *reader) validate() {
 	wg.Wait()
 	for _, o := range r.objects {
 		if !o.refused {
-			r.keep(o)
+			if err := r.set.keep(o); err != nil {
+				o.refuse(Diagnostic{Reason: string(v1alpha1.ReasonInvalid), Message: "cannot be read: " + err.Error()})
+			}
+		} else {
+			r.set.keepFaulty(o)
 		}
 		r.diagnostics = append(r.diagnostics, o.faults...)
 		if o.refused && o.Name != "" {
@@ -162,6 +167,10 @@ func (o *object) unknownFields(n *yaml.Node, s *schema.Structural, path string, 
 			}
 			says := unknown(k.Value, known)
 			switch under := belongsUnder(k.Value, path, s); {
+			case k.Value == "namespace" && strings.HasSuffix(strings.ToLower(path), "secretref"):
+				says = "unknown field: a Secret is always of the resource's own namespace: remove it, and create the Secret there"
+			case k.Value == "namespace" && strings.HasSuffix(path, "serviceRef"):
+				says = "unknown field: a Service is always of the resource's own namespace: remove it, or name one of another by its uri"
 			case under != "":
 				says = "unknown field: it belongs under " + under + "; indent it"
 				m.meant[join(path, under)] = true
@@ -197,11 +206,11 @@ func texts(v any) map[string]string {
 	return out
 }
 
-// keep decodes a valid object into its type.
-func (r *reader) keep(o *object) {
+// keep decodes an object into its type.
+func (s *Set) keep(o *object) error {
 	data, err := json.Marshal(o.value)
 	if err == nil {
-		switch s := r.set; o.Kind {
+		switch o.Kind {
 		case "Broker":
 			s.Brokers, err = decode(s.Brokers, data)
 		case "Topic":
@@ -218,8 +227,48 @@ func (r *reader) keep(o *object) {
 			s.Pipelines, err = decode(s.Pipelines, data)
 		}
 	}
-	if err != nil {
-		o.refuse(Diagnostic{Reason: string(v1alpha1.ReasonInvalid), Message: "cannot be read: " + err.Error()})
+	return err
+}
+
+// keepFaulty decodes an object without the fields that have faults. One whose name, namespace or kind may not be meant is left out, and one
+// that cannot be read even so.
+func (s *Set) keepFaulty(o *object) {
+	fields := o.fields()
+	for _, f := range fields {
+		if !strings.HasPrefix(f, "spec.") {
+			return
+		}
+	}
+	for _, f := range fields {
+		remove(o.value, f)
+	}
+	if s.Faulty.keep(o) == nil {
+		s.amiss[o.Key] = fields
+	}
+}
+
+// remove takes the field at a path out of a value. An item of a list becomes nothing, so that those behind it keep their places.
+func remove(v any, path string) {
+	path = strings.TrimPrefix(path, ".")
+	switch v := v.(type) {
+	case map[string]any:
+		for k, inner := range v {
+			if k == path {
+				delete(v, k)
+			} else if within(k, path) {
+				remove(inner, path[len(k):])
+			}
+		}
+	case []any:
+		index, rest, _ := strings.Cut(strings.TrimPrefix(path, "["), "]")
+		i, err := strconv.Atoi(index)
+		switch {
+		case err != nil || i < 0 || i >= len(v):
+		case rest == "":
+			v[i] = nil
+		default:
+			remove(v[i], rest)
+		}
 	}
 }
 

@@ -50,10 +50,8 @@ func headerText(s secret.Store, namespace string, ref plan.SecretRef) (string, e
 	if err != nil {
 		return "", err
 	}
-	for _, c := range []byte(v) {
-		if c < ' ' && c != '\t' || c == 0x7f {
-			return "", fmt.Errorf("secret %s/%s: the value of key %q holds a control character, which no header can carry", namespace, ref.Name, ref.Key)
-		}
+	if f := secret.FlawOf([]byte(v)); f != 0 {
+		return "", fmt.Errorf("secret %s/%s: the value of key %q %s", namespace, ref.Name, ref.Key, f)
 	}
 	return v, nil
 }

@@ -115,7 +115,7 @@ func TestManifestsFromStandardInput(t *testing.T) {
 // Whatever is named by -f, the answer says what is wrong with it.
 func TestPathsAndFilesThatAreNoManifests(t *testing.T) {
 	t.Parallel()
-	says(t, "C13", "C14")
+	says(t, "C1", "C13", "C14")
 	dir := folder(t, map[string]string{
 		"good.yaml":       strings.TrimLeft(broker, "\n"),
 		"again.yaml":      strings.TrimLeft(broker, "\n"),
@@ -154,11 +154,14 @@ func TestPathsAndFilesThatAreNoManifests(t *testing.T) {
 			t.Errorf("validate -f %s: exit code %d, %s", path, code, errs)
 		}
 	}
+	for path, part := range map[string]string{at("nothing"): "no .yaml, .yml or .json file", at("below"): "-R"} {
+		if code, out, errs := waybill(t, "validate", "-f", path); code != 1 || !strings.Contains(errs, part) || out != "" {
+			t.Errorf("validate -f %s: exit code %d, want 1 and %q in:\n%s%s", path, code, part, out, errs)
+		}
+	}
 	for path, part := range map[string]string{
 		at("gone.yaml"):                         "no such file",
 		at("dangling.yaml"):                     "no such file",
-		at("nothing"):                           "no .yaml, .yml or .json file",
-		at("below"):                             "-R",
 		at("*.yaml"):                            "patterns are not expanded",
 		at("good.yaml") + "," + at("text.yaml"): "not in a list with commas",
 		"https://example.com/a.yaml":            "only files are read",
@@ -296,7 +299,11 @@ func TestKeysOfSecrets(t *testing.T) {
 	if code, _, errs := waybill(t, "validate", "-f", manifest(t, right...)); code != 0 {
 		t.Errorf("with all keys: exit code %d, %s", code, errs)
 	}
-	for what, documents := range map[string][]string{"without the key": wrong, "without the Secret": base} {
+	blank := slices.Clip(base)
+	for name, c := range cases {
+		blank = append(blank, strings.ReplaceAll(secretFor(name, c.right...), ": x\n", ": \" \"\n"))
+	}
+	for what, documents := range map[string][]string{"without the key": wrong, "without the Secret": base, "without a value": blank} {
 		code, out, _ := waybill(t, "validate", "-f", manifest(t, documents...), "-o", "json")
 		if code != 1 {
 			t.Errorf("%s: exit code %d", what, code)
@@ -307,8 +314,11 @@ func TestKeysOfSecrets(t *testing.T) {
 		}
 		for name, c := range cases {
 			part := c.names
-			if what == "without the Secret" {
+			switch what {
+			case "without the Secret":
 				part = "Secret"
+			case "without a value":
+				part = "is empty"
 			}
 			if !strings.Contains(found[name], part) {
 				t.Errorf("%s: of %s it says %q, which does not name %q", what, name, found[name], part)
