@@ -126,24 +126,23 @@ func (c *Controller) copySecret(ctx context.Context, want *corev1.Secret) error 
 	case err != nil:
 		return err
 	}
+	ours := hasLabels(live, want.Labels)
 	switch {
-	case !hasLabels(live, want.Labels) && c.lends(ctx, live, want):
-		return &problem{class: passes, reason: v1alpha1.ReasonRollingOut, afterMaking: true,
-			message: fmt.Sprintf("Secret %s/%s is being handed over by another Broker that has the same credentials", want.Namespace, want.Name)}
-	case !hasLabels(live, want.Labels):
+	case !ours && !c.lends(ctx, live, want):
 		return &problem{class: stalls, reason: v1alpha1.ReasonConflict, again: lookAgain, afterMaking: true,
 			message: fmt.Sprintf("Secret %s/%s exists and is not a copy of this Broker's: delete it", want.Namespace, want.Name)}
 	case live.Type != want.Type:
 		return c.remove(ctx, live) // it cannot be changed, only made anew
-	case factOf(live).Digest == factOf(want).Digest:
+	case ours && factOf(live).Digest == factOf(want).Digest:
 		return nil
 	}
 	live = live.DeepCopy()
-	live.Data = want.Data
+	live.Labels, live.Data = want.Labels, want.Data
 	return c.client.Update(ctx, live, fieldOwner)
 }
 
-// lends reports whether a copy is that of another Broker with the same Secret, which is about to take it back.
+// lends reports whether a copy is that of another Broker with the same Secret. It is taken over: who is refused, or being deleted and still in
+// use, does not take back what it handed out.
 func (c *Controller) lends(ctx context.Context, live, want *corev1.Secret) bool {
 	by, b := client.ObjectKey{Namespace: want.Labels[workload.LabelBrokerNamespace], Name: live.Labels[workload.LabelBroker]}, new(v1alpha1.Broker)
 	return by.Name != want.Labels[workload.LabelBroker] && c.client.Get(ctx, by, b) == nil &&

@@ -71,21 +71,62 @@ func TestOfBrokersWithOneSecretTheSameOneAlwaysHandsItOut(t *testing.T) {
 	broker := func(name string) *v1alpha1.Broker {
 		return &v1alpha1.Broker{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: name}, Spec: v1alpha1.BrokerSpec{SecretRef: &v1alpha1.SecretReference{Name: "user"}}}
 	}
-	copied := compile.Mirror{From: types.NamespacedName{Namespace: "shop", Name: "user"}, To: types.NamespacedName{Namespace: "web", Name: "user-copy"}, Keys: []string{"username"}}
+	shop := func(name string) plan.Resource { return plan.Resource{Kind: "Broker", Namespace: "shop", Name: name} }
+	copied := compile.Mirror{Broker: shop("a"), From: types.NamespacedName{Namespace: "shop", Name: "user"}, To: types.NamespacedName{Namespace: "web", Name: "user-copy"}, Keys: []string{"username"}}
 	authority := copied // the same Secret may be there for several things
 	authority.Keys = []string{"ca.crt"}
+	another := copied
+	another.Broker = shop("b")
 	for _, order := range [][]*v1alpha1.Broker{{broker("a"), broker("b")}, {broker("b"), broker("a")}} {
 		verdicts := map[plan.Resource]*verdict{}
 		for _, b := range order {
 			r := resourceOf("Broker", b)
 			verdicts[r] = &verdict{outcome: compile.Outcome{Resource: r}}
 		}
-		tellBrokers(compile.Input{Brokers: order}, []compile.Outcome{{Mirrors: []compile.Mirror{copied, authority}}, {Mirrors: []compile.Mirror{copied}}}, verdicts)
+		tellBrokers(compile.Input{Brokers: order}, []compile.Outcome{{Mirrors: []compile.Mirror{another, copied, authority}}, {Mirrors: []compile.Mirror{copied}}}, verdicts)
 		for r, v := range verdicts {
 			if hands := len(v.copies) == 1; hands != (r.Name == "a") {
 				t.Errorf("listed with %s first, %s hands it out: %v", order[0].Name, r.Name, hands)
 			} else if hands && !slices.Equal(v.copies[0].Keys, []string{"ca.crt", "username"}) {
 				t.Errorf("%v are handed out", v.copies[0].Keys)
+			}
+		}
+	}
+}
+
+// One that is refused or being deleted looks after no copy, so another one with the same Secret has to; and none is told of a copy for a
+// namespace that it does not admit.
+func TestABrokerThatLooksAfterNothingHandsOutNoSecretWhereAnotherOneCan(t *testing.T) {
+	copied := func(of ...string) (all []compile.Mirror) {
+		for _, name := range of {
+			all = append(all, compile.Mirror{Broker: plan.Resource{Kind: "Broker", Namespace: "shop", Name: name},
+				From: types.NamespacedName{Namespace: "shop", Name: "user"}, To: types.NamespacedName{Namespace: "web", Name: "user-copy"}, Keys: []string{"username"}})
+		}
+		return all
+	}
+	wrong := verdict{diagnostics: []compile.Diagnostic{{Kind: "Broker", Field: "spec.tls", Reason: v1alpha1.ReasonSecretNotFound, Message: "is missing"}}}
+	for name, test := range map[string]struct {
+		a, b  verdict
+		users []string
+		by    string
+	}{
+		"the first is refused":       {wrong, verdict{}, []string{"a", "b"}, "b"},
+		"the first is being deleted": {verdict{deleting: true}, verdict{}, []string{"a", "b"}, "b"},
+		"both are refused":           {wrong, wrong, []string{"a", "b"}, "a"},
+		"only the second admits it":  {verdict{}, verdict{}, []string{"b"}, "b"},
+		"and is refused":             {verdict{}, wrong, []string{"b"}, "b"},
+	} {
+		in, verdicts := compile.Input{}, map[plan.Resource]*verdict{}
+		for name, v := range map[string]*verdict{"a": &test.a, "b": &test.b} {
+			b := &v1alpha1.Broker{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: name}, Spec: v1alpha1.BrokerSpec{SecretRef: &v1alpha1.SecretReference{Name: "user"}}}
+			in.Brokers = append(in.Brokers, b)
+			v.outcome.Resource = resourceOf("Broker", b)
+			verdicts[v.outcome.Resource] = v
+		}
+		tellBrokers(in, []compile.Outcome{{Mirrors: copied(test.users...)}}, verdicts)
+		for r, v := range verdicts {
+			if (len(v.copies) == 1) != (r.Name == test.by) {
+				t.Errorf("%s: %s hands out %v", name, r.Name, v.copies)
 			}
 		}
 	}

@@ -204,27 +204,27 @@ func (w *world) kind(name string) *kind {
 
 // tellBrokers tells each Broker what others want of it.
 func tellBrokers(in compile.Input, outcomes []compile.Outcome, verdicts map[plan.Resource]*verdict) {
-	// Of several Brokers with one Secret the first by name hands it out: always the same, while a cache lists them in any order.
-	bySecret := map[types.NamespacedName]*verdict{}
-	for _, b := range in.Brokers {
-		v := verdicts[resourceOf("Broker", b)]
-		for _, s := range secretsOf(b) {
-			if first := bySecret[s]; first == nil || v.outcome.Resource.Name < first.outcome.Resource.Name {
-				bySecret[s] = v
+	// Of several Brokers with one Secret that a copy is made for, the first by name hands it out; one that is refused or being deleted, which
+	// looks after nothing, only where there is no other.
+	by := map[types.NamespacedName]*verdict{}
+	for _, o := range outcomes {
+		for _, m := range o.Mirrors {
+			if v := verdicts[m.Broker]; v != nil && (by[m.To] == nil || handsOutBefore(v, by[m.To])) {
+				by[m.To] = v
 			}
 		}
 	}
 	at := map[types.NamespacedName]int{}
 	for _, o := range outcomes { // in their order, so that nothing changes when nothing does
 		for _, m := range o.Mirrors {
-			v := bySecret[m.From]
+			v := by[m.To]
 			if v == nil {
 				continue
 			}
 			i, ok := at[m.To]
 			if !ok {
 				i, at[m.To] = len(v.copies), len(v.copies)
-				v.copies = append(v.copies, compile.Mirror{From: m.From, To: m.To})
+				v.copies = append(v.copies, compile.Mirror{Broker: v.outcome.Resource, From: m.From, To: m.To})
 			}
 			v.copies[i] = v.copies[i].With(m.Keys)
 		}
@@ -243,6 +243,14 @@ func tellBrokers(in compile.Input, outcomes []compile.Outcome, verdicts map[plan
 	for _, b := range in.Brokers {
 		slices.Sort(verdicts[resourceOf("Broker", b)].users)
 	}
+}
+
+func handsOutBefore(a, b *verdict) bool {
+	idle := func(v *verdict) bool { return v.deleting || refusal(v) != nil }
+	if idle(a) != idle(b) {
+		return idle(b)
+	}
+	return a.outcome.Resource.Name < b.outcome.Resource.Name
 }
 
 // snapshot reads all that is declared.

@@ -43,14 +43,18 @@ func TestWrongFlags(t *testing.T) {
 		{"--lease 1s", "it must be 2s or longer"},
 		{"--worker-env OTEL_SDK_DISABLED", "it must be NAME=VALUE"},
 		{"--worker-env =x", "it must be NAME=VALUE"},
+		{"--worker-env API:TOKEN=s3cret", `"API:TOKEN": it must be NAME=VALUE`},
+		{"--worker-env s3cret", "it must be NAME=VALUE"},
+		{"--worker-env KUBERNETES_SERVICE_HOST=s3cret", "KUBERNETES_SERVICE_HOST: by KUBERNETES_*"},
+		{"--worker-env A=s3cret --worker-env A=2", "has A twice"},
 		{"--worker-env A=1 --worker-env A=2", "has A twice"},
 		{"--worker-env OTEL_EXPORTER_OTLP_TRACES_HEADERS=api-key=x", "mostly holds a token"},
 		{"--watch-namespaces a,,b", "one of the names is empty"},
 		{"run", `"run" is one argument too many`},
 		{"--no-such-flag", "unknown flag"},
 	} {
-		if _, err := readFlags(append(valid, strings.Fields(c.args)...), none, new(bytes.Buffer)); err == nil || !strings.Contains(err.Error(), c.want) {
-			t.Errorf("%s: %v, want %q", c.args, err, c.want)
+		if _, err := readFlags(append(valid, strings.Fields(c.args)...), none, new(bytes.Buffer)); err == nil || !strings.Contains(err.Error(), c.want) || strings.Contains(err.Error(), "s3cret") {
+			t.Errorf("%s: %v, want %q and no value", c.args, err, c.want)
 		}
 	}
 	var help bytes.Buffer

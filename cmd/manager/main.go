@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"os"
 	"runtime/debug"
+	"sync/atomic"
 	"time"
 
 	"github.com/go-logr/logr"
@@ -116,18 +117,24 @@ func manage(ctx context.Context, c config) error {
 	return start(ctx, mgr)
 }
 
-// start runs a manager until ctx ends. One whose caches have not come about, for want of a right or of the CRDs, does not end by itself; it has
-// begun nothing either.
+// start runs a manager until ctx ends. One whose caches have not come about, for want of a right, does not end by itself; it has begun nothing
+// either. What it reads later than these, as the seven kinds once it leads, tells nothing: then it has a Lease to give back.
 func start(ctx context.Context, mgr ctrl.Manager) error {
 	ended := make(chan error, 1)
 	go func() { ended <- mgr.Start(ctx) }()
+	var begun atomic.Bool
+	go func() {
+		if mgr.GetCache().WaitForCacheSync(ctx) {
+			begun.Store(true)
+		}
+	}()
 	select {
 	case err := <-ended:
 		return err
 	case <-ctx.Done():
 	}
 	patience := stopTimeout
-	if !synced(context.Background(), mgr.GetCache()) {
+	if !begun.Load() && !synced(context.Background(), mgr.GetCache()) {
 		patience = 0
 	}
 	select {

@@ -251,9 +251,10 @@ func (b *broker) connection(namespace string) (plan.Broker, []Mirror) {
 			return secret
 		}
 		m := Mirror{
-			From: types.NamespacedName{Namespace: b.resource.Namespace, Name: secret},
-			To:   types.NamespacedName{Namespace: namespace, Name: mirrorName(b.resource.Namespace, secret)},
-			Keys: keys,
+			Broker: b.resource,
+			From:   types.NamespacedName{Namespace: b.resource.Namespace, Name: secret},
+			To:     types.NamespacedName{Namespace: namespace, Name: mirrorName(b.resource.Namespace, secret)},
+			Keys:   keys,
 		}
 		mirrors = append(mirrors, m)
 		return m.To.Name

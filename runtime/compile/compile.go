@@ -108,8 +108,10 @@ func ownedBy(mark string, objects []plan.Object) []plan.Object {
 
 // Mirror is a Secret that has to be there under another name, because a Pod reads Secrets of its own namespace only.
 type Mirror struct {
-	From types.NamespacedName
-	To   types.NamespacedName
+	// Broker is whose Secret it is: several may have the same one.
+	Broker plan.Resource
+	From   types.NamespacedName
+	To     types.NamespacedName
 	// Keys are those that Pods read there. A Secret may have others, which are nobody else's business: the private key of an authority, say.
 	Keys []string
 }

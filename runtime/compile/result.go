@@ -101,7 +101,7 @@ func (c *compiler) finishPlan(s *subject) {
 		b, mirrors := u.b.connection(s.resource.Namespace)
 		p.Brokers = append(p.Brokers, b)
 		for _, m := range mirrors {
-			if at := slices.IndexFunc(s.mirrors, func(o Mirror) bool { return o.To == m.To }); at >= 0 {
+			if at := slices.IndexFunc(s.mirrors, func(o Mirror) bool { return o.To == m.To && o.Broker == m.Broker }); at >= 0 {
 				s.mirrors[at] = s.mirrors[at].With(m.Keys)
 			} else {
 				s.mirrors = append(s.mirrors, m)

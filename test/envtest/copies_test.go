@@ -55,6 +55,17 @@ var _ = Describe("Copies of a Broker's Secret", func() {
 		copied := new(corev1.Secret)
 		Expect(k8s.Get(ctx, client.ObjectKey{Namespace: guest, Name: "waybill." + home + ".nats-user"}, copied)).To(Succeed())
 		Expect(copied.Data).To(And(HaveLen(2), HaveKey("username"), HaveKey("password")), "what no Pod reads stays where it is")
+
+		// One that is refused lets go of nothing by itself.
+		patch(ctx, another, `{"spec":{"nats":{"tls":{"caSecretRef":{"name":"missing"}}}}}`)
+		Eventually(condition(ctx, "Broker", home, "another", v1alpha1.ConditionAccepted)).Should(HavePrefix("False/"))
+		Eventually(owner).WithContext(ctx).Should(Equal("main"))
+		ready(ctx, home, "Broker", "main")
+		patch(ctx, own, `{"stringData":{"password":"another"}}`)
+		Eventually(func(g Gomega) {
+			g.Expect(k8s.Get(ctx, client.ObjectKeyFromObject(copied), copied)).To(Succeed())
+			g.Expect(string(copied.Data["password"])).To(Equal("another"))
+		}).Should(Succeed())
 	}, NodeTimeout(time1m))
 })
 
