@@ -26,6 +26,7 @@ import (
 	"github.com/waybill-dev/waybill/runtime/compile"
 	"github.com/waybill-dev/waybill/runtime/manifest"
 	"github.com/waybill-dev/waybill/runtime/plan"
+	"github.com/waybill-dev/waybill/runtime/secret"
 )
 
 // unsaid are what a condition says besides the command line's words: that does not mind whether there is a driver yet, and tells of a fault only
@@ -133,9 +134,10 @@ func validated(objects []*unstructured.Unstructured) map[plan.Resource][]manifes
 	set, found, err := manifest.Read([]string{"-"}, manifest.Options{Stdin: &input})
 	Expect(err).NotTo(HaveOccurred())
 	in := inputOf(set)
-	in.Secrets = map[types.NamespacedName][]string{}
+	in.Secrets, in.Flaws = map[types.NamespacedName][]string{}, map[types.NamespacedName]map[string]secret.Flaw{}
 	for _, s := range set.Secrets {
-		in.Secrets[types.NamespacedName{Namespace: s.Namespace, Name: s.Name}] = slices.Collect(maps.Keys(s.Data))
+		name := types.NamespacedName{Namespace: s.Namespace, Name: s.Name}
+		in.Secrets[name], in.Flaws[name] = slices.Collect(maps.Keys(s.Data)), secret.FlawsOf(s.Data)
 	}
 	for _, d := range compile.Compile(in).Diagnostics {
 		if d.Reason != v1alpha1.ReasonReferenceInvalid && d.Reason != v1alpha1.ReasonBrokerNotBuilt {
