@@ -170,7 +170,7 @@ func (c *Controller) Reconcile(ctx context.Context, r plan.Resource) (reconcile.
 
 	f := &facts{resource: r, verdict: v}
 	f.backlog, f.counted = c.backlogs.get(r)
-	f.credentials = c.credentials.get(r)
+	f.credentials = c.credentials.get(r, c.world.asks(v))
 	if !o.GetDeletionTimestamp().IsZero() {
 		c.turnOver(r)
 		if f.leaving = asProblem(c.leave(ctx, k, o, f)); f.leaving == nil {

@@ -1,11 +1,11 @@
 package controllers
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
 	"io"
-	"maps"
 	"net"
 	"net/http"
 	"slices"
@@ -42,15 +42,15 @@ type credentials struct {
 }
 
 type told struct {
-	of     string // what was asked about: the Brokers, and the content of their Secrets
+	of     string // what was asked about: the resource, the Brokers, and the content of their Secrets
 	answer answer
 }
 
-// get is what is known of a resource; nil while nobody has told.
-func (c *credentials) get(r plan.Resource) *answer {
+// get is what a resource's Pods told of what of is; nil while they have not.
+func (c *credentials) get(r plan.Resource, of string) *answer {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if t, ok := c.told[r]; ok {
+	if t, ok := c.told[r]; ok && t.of == of {
 		return &t.answer
 	}
 	return nil
@@ -62,7 +62,7 @@ func (c *credentials) set(r plan.Resource, t told) bool {
 	defer c.mu.Unlock()
 	before, ok := c.told[r]
 	c.told[r] = t
-	return !ok || before.answer != t.answer
+	return !ok || before != t
 }
 
 // settled reports whether all Pods of a resource are known to use what of is. They never go back to what was before.
@@ -79,16 +79,31 @@ func (c *credentials) forget(r plan.Resource) {
 	delete(c.told, r)
 }
 
+// keep forgets all others: an answer may come after its resource has been forgotten.
+func (c *credentials) keep(users []secretUser) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	before := c.told
+	c.told = map[plan.Resource]told{}
+	for _, u := range users {
+		if t, ok := before[u.resource]; ok {
+			c.told[u.resource] = t
+		}
+	}
+}
+
 // A secretUser is a resource whose Pods open sessions with Secrets.
 type secretUser struct {
 	resource plan.Resource
 	of       string
-	secrets  map[string]usedSecret // by the name under which its Pods mount it
+	secrets  []usedSecret
 }
 
+// A usedSecret is what the sessions on one Broker read of a Secret: others may read other keys of the same one.
 type usedSecret struct {
-	keys []string
-	from types.NamespacedName // itself, or what it is a copy of
+	broker, name string // as Pods know them
+	keys         []string
+	from         types.NamespacedName // itself, or what it is a copy of
 }
 
 // watchCredentials asks workers until ctx ends.
@@ -108,51 +123,81 @@ func (c *Controller) watchCredentials(ctx context.Context) {
 // askWorkers asks the Pods of those that are not known to use what their Brokers' Secrets hold, and wakes whose answer is another one. In the
 // long run nobody is asked anything.
 func (c *Controller) askWorkers(ctx context.Context) error {
-	held := map[types.NamespacedName]*corev1.Secret{}
+	held := remembering(func(name types.NamespacedName) (*corev1.Secret, error) {
+		s := new(corev1.Secret)
+		return s, client.IgnoreNotFound(c.direct.Get(ctx, name, s))
+	})
+	pods := remembering(func(namespace string) (map[plan.Resource][]string, error) { return c.readyPods(ctx, namespace) })
 	hashes := map[string]string{}
-	pods := map[string]map[plan.Resource][]string{} // addresses, by namespace
 	places := make(chan struct{}, askAtOnce)
 	var asking sync.WaitGroup
 	defer asking.Wait()
-	for _, u := range c.world.secretUsers() {
+	users := c.world.secretUsers()
+	c.credentials.keep(users)
+	var first error
+	for _, u := range users {
 		if c.credentials.settled(u.resource, u.of) {
 			continue
 		}
-		want, names := map[string]string{}, []string{}
-		for _, name := range slices.Sorted(maps.Keys(u.secrets)) {
-			s := u.secrets[name]
-			if held[s.from] == nil {
-				held[s.from] = new(corev1.Secret)
-				if err := client.IgnoreNotFound(c.direct.Get(ctx, s.from, held[s.from])); err != nil {
-					return err
-				}
-			}
-			what := fmt.Sprint(u.resource.Namespace, name, s)
-			if hashes[what] == "" { // slow on purpose
-				hashes[what] = secret.Generation(u.resource.Namespace, name, only(s.keys, held[s.from].Data))
-			}
-			want[name] = hashes[what]
-			names = append(names, nameOf(s.from, u.resource, held[s.from].ResourceVersion))
+		want, names, err := wanted(u, held, hashes)
+		var all map[plan.Resource][]string
+		if err == nil {
+			all, err = pods(u.resource.Namespace)
 		}
-		if pods[u.resource.Namespace] == nil {
-			var err error
-			if pods[u.resource.Namespace], err = c.readyPods(ctx, u.resource.Namespace); err != nil {
-				return err
+		if err != nil {
+			if first == nil {
+				first = err
 			}
+			continue // it keeps no other one from being asked
 		}
-		addresses := pods[u.resource.Namespace][u.resource]
+		addresses := all[u.resource]
 		if len(addresses) == 0 {
 			continue // what is known stands: those that come read what there is
 		}
 		places <- struct{}{}
 		asking.Go(func() {
 			defer func() { <-places }()
-			if a := c.ask(ctx, addresses, want, strings.Join(names, ", ")); ctx.Err() == nil && c.credentials.set(u.resource, told{u.of, a}) {
+			if a := c.ask(ctx, addresses, want, names); ctx.Err() == nil && c.credentials.set(u.resource, told{u.of, a}) {
 				c.world.wake(u.resource)
 			}
 		})
 	}
-	return nil
+	return first
+}
+
+// remembering asks get once for each key.
+func remembering[K comparable, V any](get func(K) (V, error)) func(K) (V, error) {
+	type result struct {
+		value V
+		err   error
+	}
+	known := map[K]result{}
+	return func(k K) (V, error) {
+		r, ok := known[k]
+		if !ok {
+			r.value, r.err = get(k)
+			known[k] = r
+		}
+		return r.value, r.err
+	}
+}
+
+// wanted is what the Pods of u should say, and how people call it. hashes are those that are known already.
+func wanted(u secretUser, held func(types.NamespacedName) (*corev1.Secret, error), hashes map[string]string) (want []credential, names string, err error) {
+	var called []string
+	for _, s := range u.secrets {
+		content, err := held(s.from)
+		if err != nil {
+			return nil, "", err
+		}
+		what := fmt.Sprint(u.resource.Namespace, s.name, s.from, s.keys)
+		if hashes[what] == "" { // slow on purpose
+			hashes[what] = secret.Generation(u.resource.Namespace, s.name, only(s.keys, content.Data))
+		}
+		want = append(want, credential{Broker: s.broker, Secret: s.name, Generation: hashes[what]})
+		called = append(called, nameOf(s.from, u.resource, content.ResourceVersion))
+	}
+	return want, strings.Join(slices.Compact(called), ", "), nil
 }
 
 // nameOf names a Secret and what it holds, by a number that tells nothing of that: a hash of a password could be guessed from.
@@ -160,6 +205,9 @@ func nameOf(s types.NamespacedName, by plan.Resource, version string) string {
 	name := s.Name
 	if s.Namespace != by.Namespace {
 		name = s.String()
+	}
+	if version == "" {
+		return fmt.Sprintf("Secret %s (which is gone)", name)
 	}
 	return fmt.Sprintf("Secret %s (resourceVersion %s)", name, version)
 }
@@ -175,7 +223,7 @@ func only(keys []string, data map[string][]byte) map[string][]byte {
 }
 
 // ask asks Pods whether they use what is wanted of each Secret.
-func (c *Controller) ask(ctx context.Context, addresses []string, want map[string]string, names string) answer {
+func (c *Controller) ask(ctx context.Context, addresses []string, want []credential, names string) answer {
 	var silent, old, refused bool
 	for _, address := range addresses {
 		credentials, err := c.credentialsOf(ctx, address)
@@ -184,13 +232,13 @@ func (c *Controller) ask(ctx context.Context, addresses []string, want map[strin
 			silent = true
 			continue
 		}
-		for name, generation := range want {
+		for _, w := range want {
 			known := false
 			for _, t := range credentials {
-				if t.Secret == name {
+				if t.Broker == w.Broker && t.Secret == w.Secret {
 					known = true
 					refused = refused || t.Message != ""
-					old = old || t.Generation != generation
+					old = old || t.Generation != w.Generation
 				}
 			}
 			silent = silent || !known
@@ -207,8 +255,9 @@ func (c *Controller) ask(ctx context.Context, addresses []string, want map[strin
 	return answer{metav1.ConditionTrue, v1alpha1.ReasonUpToDate, "Every Pod uses " + names + "."}
 }
 
-// A credential is what a worker says of one Secret.
+// A credential is what a worker says of a Secret with which it opens sessions on a broker.
 type credential struct {
+	Broker     string `json:"broker"`
 	Secret     string `json:"secret"`
 	Generation string `json:"generation"`
 	Message    string `json:"message"`
@@ -260,24 +309,51 @@ func (w *world) secretUsers() []secretUser {
 	defer w.mu.RUnlock()
 	var out []secretUser
 	for r, v := range w.verdicts {
-		if v.deleting || v.outcome.Plan == nil {
+		if v.deleting {
 			continue
 		}
-		u := secretUser{resource: r, secrets: map[string]usedSecret{}}
-		for name, keys := range workload.SessionSecrets(v.outcome.Plan) {
-			s := usedSecret{keys: keys, from: types.NamespacedName{Namespace: r.Namespace, Name: name}}
-			if i := slices.IndexFunc(v.outcome.Mirrors, func(m compile.Mirror) bool { return m.To == s.from }); i >= 0 {
-				s.from = v.outcome.Mirrors[i].From
-			}
-			u.secrets[name] = s
-		}
-		for _, b := range v.outcome.Plan.Brokers {
-			to, _ := w.connectionTo(b.Name)
-			u.of += b.Name + " " + to.Version + "\n"
-		}
-		if len(u.secrets) > 0 {
-			out = append(out, u)
+		if used := usedSecrets(&v.outcome); len(used) > 0 {
+			out = append(out, secretUser{resource: r, of: w.asksOf(v), secrets: used})
 		}
 	}
 	return out
+}
+
+// usedSecrets are those with which the Pods of a resource open sessions, sorted by the Secret and the Broker.
+func usedSecrets(o *compile.Outcome) (used []usedSecret) {
+	if o.Plan == nil {
+		return nil
+	}
+	for i := range o.Plan.Brokers {
+		b := &o.Plan.Brokers[i]
+		for name, keys := range b.Secrets() {
+			s := usedSecret{broker: b.Name, name: name, keys: keys, from: types.NamespacedName{Namespace: o.Resource.Namespace, Name: name}}
+			if i := slices.IndexFunc(o.Mirrors, func(m compile.Mirror) bool { return m.To == s.from }); i >= 0 {
+				s.from = o.Mirrors[i].From
+			}
+			used = append(used, s)
+		}
+	}
+	slices.SortFunc(used, func(a, b usedSecret) int { return cmp.Or(cmp.Compare(a.name, b.name), cmp.Compare(a.broker, b.broker)) })
+	return used
+}
+
+// asks is what the Pods of a resource are asked about; another one when that changes.
+func (w *world) asks(v *verdict) string {
+	w.mu.RLock()
+	defer w.mu.RUnlock()
+	return w.asksOf(v)
+}
+
+// asksOf is asks for who has locked already.
+func (w *world) asksOf(v *verdict) string {
+	of := string(v.uid)
+	if v.outcome.Plan == nil {
+		return of
+	}
+	for _, b := range v.outcome.Plan.Brokers {
+		to, _ := w.connectionTo(b.Name)
+		of += "\n" + b.Name + " " + to.Version
+	}
+	return of
 }

@@ -29,7 +29,7 @@ type facts struct {
 	// backlog is what waits for it; counted: somebody has asked, and nil is an answer.
 	backlog *int64
 	counted bool
-	// credentials are what its Pods said of those that they use; nil: they have not been asked, or did not tell.
+	// credentials are what its Pods said of those that they are to use now; nil: they have not been asked.
 	credentials *answer
 	// again is when to look once more although nothing is wrong; 0: as ever.
 	again time.Duration
@@ -163,12 +163,12 @@ func (k *kind) report(o client.Object, f *facts) {
 	reportBacklog(k, o, f)
 	const current = v1alpha1.ConditionCredentialsCurrent
 	switch before := stateOf(at.common.Conditions, current); {
-	case f.set != nil && (f.set.Replicas == 0 || len(workload.SessionSecrets(f.verdict.outcome.Plan)) == 0):
+	case f.set != nil && (f.set.Replicas == 0 || len(usedSecrets(&f.verdict.outcome)) == 0):
 		set(current, nil)
 	case f.credentials != nil:
 		set(current, f.credentials)
-	case before != nil: // by an earlier manager, or for another spec: it is about the Pods, which are the same
-		set(current, &answer{before.Status, v1alpha1.Reason(before.Reason), before.Message})
+	case before != nil && before.ObservedGeneration != generation: // it was told of something else, perhaps
+		set(current, nil)
 	}
 	outcome := &f.verdict.outcome
 	if outcome.Plan == nil {

@@ -34,7 +34,7 @@ func (w *worker) mounts(needs compile.Needs) []mounted {
 	}
 	for _, b := range w.plan.Brokers {
 		if b.Secret != "" {
-			of(b.Secret).optional = append(of(b.Secret).optional, compile.CredentialKeys(b.Protocol)...)
+			of(b.Secret).optional = append(of(b.Secret).optional, plan.CredentialKeys(b.Protocol)...)
 		}
 	}
 	if dsn := compile.DSN(w.plan); dsn != nil {
@@ -58,27 +58,6 @@ func sortedUnique(s []string) []string {
 	s = slices.Clone(s)
 	slices.Sort(s)
 	return slices.Compact(s)
-}
-
-// SessionSecrets are the Secrets, by name, with which a plan's Pods open sessions on its brokers, and the keys that these read of each.
-func SessionSecrets(p *plan.Plan) map[string][]string {
-	keys := map[string][]string{}
-	for _, b := range p.Brokers {
-		if b.Secret != "" {
-			keys[b.Secret] = append(keys[b.Secret], compile.CredentialKeys(b.Protocol)...)
-		}
-		if t := b.TLS; t != nil {
-			for _, ref := range []*plan.SecretRef{t.CA, t.ClientCert, t.ClientKey} {
-				if ref != nil {
-					keys[ref.Name] = append(keys[ref.Name], ref.Key)
-				}
-			}
-		}
-	}
-	for name := range keys {
-		keys[name] = sortedUnique(keys[name])
-	}
-	return keys
 }
 
 // secretsVolume is one volume with a directory a Secret.

@@ -263,9 +263,9 @@ func (b *broker) connection(namespace string) (plan.Broker, []Mirror) {
 	out := plan.Broker{Name: key(b.resource).String(), Protocol: b.protocol.Name, Addresses: b.addresses}
 	if b.protocol.Name == "Embedded" {
 		// In a cluster it is a server of its own, with credentials of its own; a laptop runs it in its own process and uses neither.
-		out.Addresses, out.Secret = []string{b.resource.EmbeddedAddress()}, local(or(secretName(spec.SecretRef), b.resource.Child()), CredentialKeys(b.protocol.Name)...)
+		out.Addresses, out.Secret = []string{b.resource.EmbeddedAddress()}, local(or(secretName(spec.SecretRef), b.resource.Child()), plan.CredentialKeys(b.protocol.Name)...)
 	} else if spec.SecretRef != nil {
-		out.Secret = local(spec.SecretRef.Name, CredentialKeys(b.protocol.Name)...)
+		out.Secret = local(spec.SecretRef.Name, plan.CredentialKeys(b.protocol.Name)...)
 	}
 	if spec.NATS != nil {
 		out.JetStreamDomain = spec.NATS.JetStreamDomain
@@ -283,18 +283,6 @@ func (b *broker) connection(namespace string) (plan.Broker, []Mirror) {
 		}
 	}
 	return out, mirrors
-}
-
-// CredentialKeys are what a driver reads of a Broker's Secret.
-func CredentialKeys(protocol string) []string {
-	user := []string{v1alpha1.SecretKeyPassword, v1alpha1.SecretKeyUsername}
-	switch protocol {
-	case "NATS":
-		return append(user, v1alpha1.SecretKeyToken, v1alpha1.SecretKeyCredentials)
-	case "SQS":
-		return []string{v1alpha1.SecretKeyAccessKeyID, v1alpha1.SecretKeySecretAccess, v1alpha1.SecretKeySessionToken}
-	}
-	return user
 }
 
 // administered is how the Broker s is administered; nil for other kinds.

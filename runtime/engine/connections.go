@@ -87,7 +87,7 @@ func Resolve(secrets secret.Store, namespace string, spec plan.Broker) (driver.C
 		Addresses:       spec.Addresses,
 		JetStreamDomain: spec.JetStreamDomain,
 	}
-	if err := credentials(secrets, namespace, spec.Secret, &cfg); err != nil {
+	if err := credentials(secrets, namespace, spec, &cfg); err != nil {
 		return cfg, fmt.Errorf("broker %s: %w", spec.Name, err)
 	}
 	if spec.TLS != nil {
@@ -100,23 +100,23 @@ func Resolve(secrets secret.Store, namespace string, spec plan.Broker) (driver.C
 	return cfg, nil
 }
 
-// credentials reads what the Secret has of a user name and password, a token, and a NATS credentials file.
-func credentials(secrets secret.Store, namespace, name string, cfg *driver.Config) error {
-	if name == "" {
+// credentials reads what the Secret has of a user name and password and, where the protocol knows such, a token and a NATS credentials file.
+func credentials(secrets secret.Store, namespace string, spec plan.Broker, cfg *driver.Config) error {
+	if spec.Secret == "" {
 		return nil
 	}
-	for key, into := range map[string]*string{"username": &cfg.Username, "password": &cfg.Password, "token": &cfg.Token} {
-		v, err := secret.Text(secrets, namespace, name, key)
+	into := map[string]*string{"username": &cfg.Username, "password": &cfg.Password, "token": &cfg.Token}
+	for _, key := range plan.CredentialKeys(spec.Protocol) {
+		var err error
+		if text := into[key]; text != nil {
+			*text, err = secret.Text(secrets, namespace, spec.Secret, key)
+		} else if key == "nats.creds" {
+			cfg.Credentials, err = secrets.Value(namespace, spec.Secret, key)
+		}
 		if err != nil && !errors.Is(err, secret.ErrNoKey) {
 			return err
 		}
-		*into = v
 	}
-	file, err := secrets.Value(namespace, name, "nats.creds")
-	if err != nil && !errors.Is(err, secret.ErrNoKey) {
-		return err
-	}
-	cfg.Credentials = file
 	return nil
 }
 

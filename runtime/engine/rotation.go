@@ -51,29 +51,9 @@ type watched struct {
 	shown []Credential
 }
 
-// connectionKeys are the keys, by Secret, of which resolve reads those that are there.
-func connectionKeys(spec plan.Broker) map[string][]string {
-	keys := map[string][]string{}
-	if spec.Secret != "" {
-		keys[spec.Secret] = []string{"username", "password", "token", "nats.creds"}
-	}
-	if t := spec.TLS; t != nil {
-		for _, ref := range []*plan.SecretRef{t.CA, t.ClientCert, t.ClientKey} {
-			if ref != nil {
-				keys[ref.Name] = append(keys[ref.Name], ref.Key)
-			}
-		}
-	}
-	for name, k := range keys {
-		slices.Sort(k)
-		keys[name] = slices.Compact(k)
-	}
-	return keys
-}
-
 // lookAt notes what a connection reads of Secrets before it is dialled: a change in between is then seen as one.
 func lookAt(namespace string, spec plan.Broker, secrets secret.Store) *watched {
-	w := &watched{name: spec.Name, namespace: namespace, keys: connectionKeys(spec)}
+	w := &watched{name: spec.Name, namespace: namespace, keys: spec.Secrets()}
 	if content, err := w.read(secrets); err == nil {
 		w.take(content)
 	}

@@ -84,3 +84,20 @@ func TestAChangedSecretIsUsedOnceTheBrokerTakesIt(t *testing.T) {
 	e.RefreshSecrets(t.Context())
 	shows(second, true)
 }
+
+// A Secret may have keys of which a protocol knows nothing. They are neither read nor shown: the operator compares what is shown.
+func TestOnlyWhatTheProtocolKnowsIsReadOfASecret(t *testing.T) {
+	secrets := new(secret.Memory)
+	secrets.Put("shop", "user", map[string][]byte{"username": []byte("u"), "password": []byte("p"), "token": []byte("t"), "nats.creds": []byte("c")})
+	for protocol, want := range map[string]string{"Embedded": "password username", "NATS": "nats.creds password token username"} {
+		spec := plan.Broker{Name: "shop/main", Protocol: protocol, Secret: "user"}
+		shown := lookAt("shop", spec, secrets).shown
+		if len(shown) != 1 || strings.Join(shown[0].Keys, " ") != want {
+			t.Errorf("%s: %+v", protocol, shown)
+		}
+		cfg, err := Resolve(secrets, "shop", spec)
+		if all := protocol == "NATS"; err != nil || cfg.Username != "u" || cfg.Password != "p" || (cfg.Token == "t") != all || (string(cfg.Credentials) == "c") != all {
+			t.Errorf("%s: %+v, %v", protocol, cfg, err)
+		}
+	}
+}

@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"time"
 )
 
@@ -63,6 +64,37 @@ type Broker struct {
 	// Secret holds what the protocol reads of it: username and password, token, or nats.creds; absent keys are not used.
 	Secret          string `json:"secret,omitempty"`
 	JetStreamDomain string `json:"jetStreamDomain,omitempty"`
+}
+
+// CredentialKeys are what a session of a protocol reads of the Broker's Secret: those of them that are there.
+func CredentialKeys(protocol string) []string {
+	switch protocol {
+	case "NATS":
+		return []string{"nats.creds", "password", "token", "username"}
+	case "SQS":
+		return []string{"accessKeyID", "secretAccessKey", "sessionToken"}
+	}
+	return []string{"password", "username"}
+}
+
+// Secrets are the keys that a session reads, by Secret.
+func (b *Broker) Secrets() map[string][]string {
+	keys := map[string][]string{}
+	if b.Secret != "" {
+		keys[b.Secret] = CredentialKeys(b.Protocol)
+	}
+	if t := b.TLS; t != nil {
+		for _, ref := range []*SecretRef{t.CA, t.ClientCert, t.ClientKey} {
+			if ref != nil {
+				keys[ref.Name] = append(keys[ref.Name], ref.Key)
+			}
+		}
+	}
+	for name, k := range keys {
+		slices.Sort(k)
+		keys[name] = slices.Compact(k)
+	}
+	return keys
 }
 
 // TLS names the certificates of a connection. An empty struct means TLS with the system's roots.
