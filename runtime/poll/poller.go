@@ -64,6 +64,7 @@ type Poller struct {
 	// published are the items of pages that may be read again, so that they are not published again in vain.
 	published map[uint64]struct{}
 	visited   map[uint64]struct{} // pages that the round was led to
+	fresh     bool                // nothing was ever polled, as far as the checkpoint knows
 
 	mu    sync.Mutex
 	stats Stats
@@ -208,19 +209,20 @@ func (p *Poller) load(ctx context.Context) (err error) {
 	if p.st, err = p.keep.load(ctx, source, cursorOf); err != nil {
 		return err
 	}
+	p.st.timed = p.plan.Schedule.Cron != ""
 	if p.plan.Detect != changed {
 		p.st.Seen = nil
 	} else if p.st.Seen == nil {
 		p.st.Seen = newSeen()
 	}
-	if p.keep.saved == nil {
+	if p.fresh = p.keep.saved == nil; p.fresh {
 		// Nothing is stored and nothing has happened: that is not worth a write.
 		p.keep.saved, err = encode(p.st)
 	}
 	return err
 }
 
-// Run polls until ctx ends: at once, and then on schedule. It returns nil then. The checkpoint that cannot be read, or that somebody else
+// Run polls until ctx ends: at once, and then on schedule; a restart is none of the times of a cron. It returns nil then. The checkpoint that cannot be read, or that somebody else
 // writes too (checkpoint.ErrConflict), ends it with an error: two pollers at one source would each publish everything.
 func (p *Poller) Run(ctx context.Context) error {
 	if err := p.load(ctx); err != nil {
@@ -230,7 +232,14 @@ func (p *Poller) Run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	p.count(func(s *Stats) { s.Due = time.Now() })
+	due := time.Now()
+	if p.st.timed && !p.fresh && p.st.At == nil {
+		if due, err = times.next(due); err != nil {
+			return err
+		}
+	}
+	p.count(func(s *Stats) { s.Due = due })
+	sleepUntil(ctx, due)
 	failures := 0
 	for ctx.Err() == nil {
 		err := p.poll(ctx)

@@ -20,6 +20,9 @@ func (p *Poller) poll(ctx context.Context) error {
 	}
 	if p.st.At == nil {
 		p.begin()
+		if err := p.keep.save(ctx, p.st); err != nil {
+			return checkpointFailure(ctx, err)
+		}
 	}
 	most := 1
 	if sql := p.plan.SQL; sql != nil {
@@ -73,7 +76,7 @@ func (p *Poller) page(ctx context.Context, refused **failure) (more bool, err er
 	if a.notModified {
 		p.count(func(s *Stats) { s.NotModified++; s.Rounds++ })
 		p.st.At = nil
-		return false, nil
+		return false, checkpointFailure(ctx, p.keep.save(ctx, p.st))
 	}
 	next := at.after()
 	if at.Number == 0 {

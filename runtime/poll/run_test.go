@@ -180,3 +180,28 @@ func TestRunRemembersWhatItPublishedBeforeTheEnd(t *testing.T) {
 	r.once("")
 	r.want(data, `"b"`)
 }
+
+func TestARestartIsNoneOfTheTimesOfACron(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := plan.Poller{Detect: always, Schedule: plan.Schedule{Cron: "0 6 * * *"}}
+		store, out := &memory{}, &scripted{}
+		run := func(length time.Duration, source func(int) (*answer, error)) []time.Duration {
+			polls, _, err := timed(t, p, store, out, length, source)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return polls
+		}
+		one := func(int) (*answer, error) { return body(`1`) }
+		want(t, run(time.Hour, one), 0) // new: at once
+		want(t, run(time.Hour, one))
+		want(t, run(5*time.Hour, one), 4*3600) // from two o'clock
+		// One that is interrupted, or failed, goes on when it is back.
+		want(t, run(24*time.Hour, func(int) (*answer, error) { return nil, errors.New("away") })[:1], 23*3600)
+		want(t, run(time.Hour, one), 0)
+		want(t, run(time.Hour, one))
+		if len(out.stored) != 3 {
+			t.Errorf("%d messages, want one of each time", len(out.stored))
+		}
+	})
+}

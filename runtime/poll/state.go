@@ -29,6 +29,8 @@ type state struct {
 	Seen   *seen    `json:"seen,omitempty"`
 	// At is the page to ask next within a round that is under way; nil: the round is complete.
 	At *position `json:"at,omitempty"`
+	// timed: rounds begin at their times only, so that one that was only begun must be known after a restart.
+	timed bool
 }
 
 // validators make a request conditional.
@@ -95,7 +97,7 @@ func (k *keeper) load(ctx context.Context, source, cursorOf string) (*state, err
 
 func encode(st *state) ([]byte, error) {
 	kept := *st
-	if kept.At != nil && kept.At.Number == 0 {
+	if kept.At != nil && kept.At.Number == 0 && !st.timed {
 		kept.At = nil // a round that is only begun begins again
 	}
 	doc, err := json.Marshal(kept)
