@@ -70,11 +70,6 @@ func (c *Controller) applyOne(ctx context.Context, r plan.Resource, desired *uns
 		case live.GetDeletionTimestamp() != nil:
 			return &problem{class: waits, reason: v1alpha1.ReasonRollingOut, message: fmt.Sprintf("%s %s is being deleted and will be made anew", live.GetKind(), live.GetName())}
 		}
-		now, err := c.imageOf(ctx, r, desired, live)
-		if err != nil {
-			return err
-		}
-		desired.Object = now.Object // what is applied is also what the rollout is measured by
 		if inPlace(desired, live) {
 			return nil
 		}

@@ -17,15 +17,15 @@ import (
 )
 
 // build gives the objects that the resource needs in the cluster; nil for a Broker that runs elsewhere.
-func (c *Controller) build(o client.Object, v *verdict) (*workload.Set, error) {
+func (c *Controller) build(o client.Object, v *verdict, settings workload.Settings) (*workload.Set, error) {
 	if b, ok := o.(*v1alpha1.Broker); ok {
-		return workload.BuildBroker(b, c.options.Settings)
+		return workload.BuildBroker(b, settings)
 	}
 	owner, err := workload.OwnerOf(o)
 	if err != nil {
 		return nil, err
 	}
-	return workload.Build(&v.outcome, owner, c.options.Settings)
+	return workload.Build(&v.outcome, owner, settings)
 }
 
 // secrets makes the Secrets of random bytes that are missing, and says which others are: without them no Pod is started.

@@ -272,7 +272,7 @@ func (c *Controller) make(ctx context.Context, k *kind, o client.Object, f *fact
 		return nil // what it had when it was accepted goes on
 	}
 	var err error
-	if f.set, err = c.build(o, f.verdict); err != nil {
+	if f.set, err = c.build(o, f.verdict, c.options.Settings); err != nil {
 		return fmt.Errorf("building its objects: %w", err)
 	}
 	if c.needsFarewell(k, o, f) {
@@ -288,13 +288,17 @@ func (c *Controller) make(ctx context.Context, k *kind, o client.Object, f *fact
 		if err := c.secrets(ctx, o, f); err != nil {
 			return err
 		}
+		waits, err := c.keepRelease(ctx, o, f)
+		if err != nil {
+			return err
+		}
 		if err := c.apply(ctx, o, f.resource, f.set); err != nil {
 			return err
 		}
 		if f.rollout, err = c.rollout(ctx, f.resource, f.set); err != nil {
 			return err
 		}
-		if f.rollout.complete() && imageIn(f.set) == c.options.Settings.WorkerImage {
+		if f.rollout.complete() && !waits {
 			c.turnOver(f.resource)
 		}
 	}

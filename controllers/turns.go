@@ -3,9 +3,11 @@ package controllers
 import (
 	"context"
 	"fmt"
+	"maps"
 	"slices"
 	"sync"
 
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -14,11 +16,11 @@ import (
 	"github.com/waybill-dev/waybill/runtime/plan"
 )
 
-// rollAtOnce is how many resources change to another worker image at a time. A new release of the operator brings a new image for all of them,
-// and to replace every Pod of a cluster at once would be an outage of its own; an image that does not run stops after so many.
+// rollAtOnce is how many resources change to another worker image, or to other variables of the manager's --worker-env, at a time. A new release
+// of the operator brings a new image for all of them, and to replace every Pod of a cluster at once would be an outage of its own; an image that does not run stops after so many.
 const rollAtOnce = 20
 
-// turns says whose Pods may change to another image now. A turn ends when the rollout is complete, and not when Kubernetes gives up on it: what
+// turns says whose Pods may change to another image, or other variables, now. A turn ends when the rollout is complete, and not when Kubernetes gives up on it: what
 // is wrong with the image would be wrong with the next ones. Who was not complete before needs no turn, for it has nothing to lose, and so no
 // resource with a fault of its own holds up others.
 type turns struct {
@@ -92,25 +94,43 @@ func (c *Controller) turnOver(r plan.Resource) {
 	}
 }
 
-// imageOf is desired, with the image that runs while it is not the resource's turn to change it: all else that is declared goes on at once. But
-// for the plan, which an older worker might not understand: that waits too.
-func (c *Controller) imageOf(ctx context.Context, r plan.Resource, desired, live *unstructured.Unstructured) (*unstructured.Unstructured, error) {
-	runs := workload.Image(live)
-	if runs == "" || runs == workload.Image(desired) || !rolloutOf(live).complete() && !c.turns.waits(r) {
-		return desired, nil
+// keepRelease builds the resource's objects with the image and the manager's variables that its Pods run with, while it is not its turn to
+// change them, and reports whether it did: all else that is declared goes on at once. But for the plan, which an older worker might not
+// understand: that waits too.
+func (c *Controller) keepRelease(ctx context.Context, o client.Object, f *facts) (bool, error) {
+	at := slices.IndexFunc(f.set.Owned, func(u *unstructured.Unstructured) bool { return workload.Image(u) != "" })
+	if at < 0 {
+		return false, nil
 	}
-	ok, err := c.turns.take(r, func() ([]plan.Resource, error) { return c.rolling(ctx) })
+	desired, live := f.set.Owned[at], new(unstructured.Unstructured)
+	live.SetGroupVersionKind(desired.GroupVersionKind())
+	if err := c.client.Get(ctx, client.ObjectKeyFromObject(desired), live); err != nil {
+		return false, client.IgnoreNotFound(err)
+	}
+	switch {
+	case !metav1.IsControlledBy(live, o), sameRelease(live, desired), !rolloutOf(live).complete() && !c.turns.waits(f.resource):
+		return false, nil
+	}
+	ok, err := c.turns.take(f.resource, func() ([]plan.Resource, error) { return c.rolling(ctx) })
 	switch {
 	case err != nil || ok:
-		return desired, err
+		return false, err
 	case planOf(live) != planOf(desired):
-		return nil, &problem{class: waits, reason: v1alpha1.ReasonRollingOut,
-			message: fmt.Sprintf("Waits for its turn: %d resources at a time change to another worker image, and the new plan needs the new one.", rollAtOnce)}
+		return true, &problem{class: waits, reason: v1alpha1.ReasonRollingOut,
+			message: fmt.Sprintf("Waits for its turn: %d resources at a time change to another worker image or --worker-env, and the new plan needs the new one.", rollAtOnce)}
 	}
-	return workload.WithImage(desired, runs)
+	settings := c.options.Settings
+	settings.WorkerImage, settings.Env = workload.Image(live), workload.Env(live)
+	f.set, err = c.build(o, f.verdict, settings)
+	return true, err
 }
 
-// rolling are the resources whose Pods are on their way to the current image, but those that Kubernetes has given up on.
+// sameRelease: these run one image, with the same variables of a manager.
+func sameRelease(a, b *unstructured.Unstructured) bool {
+	return workload.Image(a) == workload.Image(b) && maps.Equal(workload.Env(a), workload.Env(b))
+}
+
+// rolling are the resources whose Pods are on their way to the current image and variables, but those that Kubernetes has given up on.
 func (c *Controller) rolling(ctx context.Context) ([]plan.Resource, error) {
 	var out []plan.Resource
 	for _, kind := range []string{deploymentKind.Kind, statefulSetKind.Kind} {
@@ -121,22 +141,14 @@ func (c *Controller) rolling(ctx context.Context) ([]plan.Resource, error) {
 		}
 		for i := range list.Items {
 			o := &list.Items[i]
-			if state := rolloutOf(o); workload.Image(o) == c.options.Settings.WorkerImage && !state.complete() && state.stuck == "" {
+			current := workload.Image(o) == c.options.Settings.WorkerImage &&
+				(kind == statefulSetKind.Kind || maps.Equal(workload.Env(o), c.options.Settings.Env)) // an Embedded broker has none
+			if state := rolloutOf(o); current && !state.complete() && state.stuck == "" {
 				out = append(out, plan.Resource{Kind: o.GetLabels()[workload.LabelKind], Namespace: o.GetNamespace(), Name: o.GetLabels()[workload.LabelName]})
 			}
 		}
 	}
 	return out, nil
-}
-
-// imageIn is the image that a Set's Pods run.
-func imageIn(set *workload.Set) string {
-	for _, u := range set.Owned {
-		if image := workload.Image(u); image != "" {
-			return image
-		}
-	}
-	return ""
 }
 
 func planOf(u *unstructured.Unstructured) string {

@@ -94,20 +94,11 @@ func Image(u *unstructured.Unstructured) string {
 	return ""
 }
 
-// WithImage is a Deployment or StatefulSet as it would have been built to run image.
-func WithImage(u *unstructured.Unstructured, image string) (*unstructured.Unstructured, error) {
-	u = u.DeepCopy()
-	for _, c := range containers(u) {
-		c.(map[string]any)["image"] = image
-	}
-	annotations := u.GetAnnotations()
-	delete(annotations, AnnotationApplied)
-	if len(annotations) == 0 {
-		annotations = nil // as it was when the object was built: the hash is over that
-	}
-	u.SetAnnotations(annotations)
-	var b builder
-	return b.sealed(u), b.err
+// Env is what of Settings.Env a Deployment was built with.
+func Env(u *unstructured.Unstructured) map[string]string {
+	var env map[string]string
+	_ = json.Unmarshal([]byte(u.GetAnnotations()[AnnotationEnv]), &env) // where there is none there were none
+	return env
 }
 
 func containers(u *unstructured.Unstructured) []any {

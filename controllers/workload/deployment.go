@@ -1,6 +1,8 @@
 package workload
 
 import (
+	"encoding/json"
+
 	appsv1 "k8s.io/api/apps/v1"
 	policyv1 "k8s.io/api/policy/v1"
 	"k8s.io/apimachinery/pkg/util/intstr"
@@ -13,7 +15,12 @@ import (
 )
 
 func (w *worker) deployment() *applyapps.DeploymentApplyConfiguration {
-	return applyapps.Deployment(w.owner.Child(), w.owner.Namespace).
+	d := applyapps.Deployment(w.owner.Child(), w.owner.Namespace)
+	if len(w.settings.Env) > 0 {
+		text, _ := json.Marshal(w.settings.Env) // of strings, and sorted
+		d.WithAnnotations(map[string]string{AnnotationEnv: string(text)})
+	}
+	return d.
 		WithSpec(applyapps.DeploymentSpec().
 			WithReplicas(w.replicas).
 			WithRevisionHistoryLimit(2). // each keeps its plan

@@ -1,32 +1,32 @@
 package workload
 
 import (
-	"reflect"
+	"maps"
 	"testing"
 )
 
-// A Deployment that keeps its image for now must be the very one that was applied before, or it would be applied again.
-func TestAnotherImageGivesTheObjectThatWouldHaveBeenBuilt(t *testing.T) {
-	next := settings
-	next.WorkerImage = "registry.example.com/waybill/worker:2"
-	now, later := build(t, settings, "testdata/gateways.in.yaml"), build(t, next, "testdata/gateways.in.yaml")
-	seen := 0
-	for i := range now {
-		if now[i].set == nil {
-			continue
-		}
-		for j, u := range now[i].set.Owned {
-			if Image(u) == "" {
+// A Deployment tells what it was built with, the manager's variables apart from the resource's own: with these it may have to be built again.
+func TestADeploymentTellsItsImageAndTheManagersVariables(t *testing.T) {
+	for _, env := range []map[string]string{nil, {"B": "2", "A": "1=\"x\""}} {
+		s := settings
+		s.Env = env
+		seen := 0
+		for _, built := range build(t, s, "testdata/gateways.in.yaml") {
+			if built.set == nil {
 				continue
 			}
-			seen++
-			back, err := WithImage(later[i].set.Owned[j], Image(u))
-			if err != nil || Image(later[i].set.Owned[j]) != next.WorkerImage || !reflect.DeepEqual(back.Object, u.Object) {
-				t.Errorf("%s: %v\n%v\n%v", u.GetName(), err, back.Object, u.Object)
+			for _, u := range built.set.Owned {
+				if u.GetKind() != "Deployment" {
+					continue
+				}
+				seen++
+				if Image(u) != s.WorkerImage || !maps.Equal(Env(u), env) {
+					t.Errorf("%s: %s, %v", u.GetName(), Image(u), Env(u))
+				}
 			}
 		}
-	}
-	if seen == 0 {
-		t.Error("nothing has an image")
+		if seen == 0 {
+			t.Error("there is no Deployment")
+		}
 	}
 }

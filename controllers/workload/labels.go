@@ -24,6 +24,8 @@ const (
 	// AnnotationApplied is a hash of the object as it was applied. Where the live object bears another one, or lacks a field of the desired
 	// object, it has to be applied again; else there is nothing to do.
 	AnnotationApplied = "waybill.dev/applied"
+	// AnnotationEnv on a Deployment has Settings.Env as JSON: in its Pods nobody can tell these variables from the resource's own.
+	AnnotationEnv = "waybill.dev/worker-env"
 )
 
 // SelectorLabels pick what belongs to a resource; its Pods bear them too, and no other's do.

@@ -2,9 +2,11 @@ package envtest
 
 import (
 	"context"
+	"fmt"
 	"net/http"
 	"strings"
 	"sync"
+	"time"
 
 	. "github.com/onsi/ginkgo/v2"
 	. "github.com/onsi/gomega"
@@ -74,7 +76,7 @@ func (c *cluster) hold(ctx context.Context, o client.Object) (release func()) {
 		c.mu.Lock()
 		delete(c.held, key)
 		c.mu.Unlock()
-		touch := client.RawPatch("application/merge-patch+json", []byte(`{"metadata":{"annotations":{"released":"yes"}}}`))
+		touch := client.RawPatch("application/merge-patch+json", fmt.Appendf(nil, `{"metadata":{"annotations":{"released":"%s"}}}`, time.Now().Format(time.RFC3339Nano)))
 		Expect(client.IgnoreNotFound(k8s.Patch(ctx, o, touch))).To(Succeed())
 	}
 }

@@ -12,8 +12,8 @@ import (
 	"github.com/waybill-dev/waybill/api/v1alpha1"
 )
 
-var _ = Describe("A new worker image", func() {
-	It("rolls twenty resources at a time, while the others go on as they are", func(ctx SpecContext) {
+var _ = Describe("A new worker image, or other variables of the manager", func() {
+	It("roll twenty resources at a time, while the others go on as they are", func(ctx SpecContext) {
 		const all, atOnce = 24, 20
 		namespace := newNamespace(ctx)
 		apply(ctx, natsBroker(namespace, "main"), topic(namespace, "orders"))
@@ -32,9 +32,12 @@ var _ = Describe("A new worker image", func() {
 		}
 		settled(ctx, namespace)
 		var release []func()
-		for i := range all {
-			release = append(release, pods.hold(context.Background(), deployment(i)))
+		hold := func() {
+			for i := range all {
+				release = append(release, pods.hold(context.Background(), deployment(i)))
+			}
 		}
+		hold()
 		letGo := func() {
 			GinkgoHelper()
 			for _, f := range release {
@@ -44,25 +47,36 @@ var _ = Describe("A new worker image", func() {
 		}
 		DeferCleanup(letGo)
 
-		old := settings.WorkerImage
-		restart := func(image string) {
+		old, oldEnv := settings.WorkerImage, settings.Env
+		restart := func(image string, env map[string]string) {
 			stopOperator()
-			settings.WorkerImage = image
+			settings.WorkerImage, settings.Env = image, env
 			startOperator()
 		}
-		DeferCleanup(func() { restart(old) })
+		DeferCleanup(func() { restart(old, oldEnv) })
+		variable := func(d *appsv1.Deployment) string {
+			for _, v := range d.Spec.Template.Spec.Containers[0].Env {
+				if v.Name == "STAGE" {
+					return v.Value
+				}
+			}
+			return ""
+		}
 		renewed := func() (n int) {
 			GinkgoHelper()
 			for i := range all {
 				d := deployment(i)
 				Expect(k8s.Get(ctx, client.ObjectKeyFromObject(d), d)).To(Succeed())
-				if d.Spec.Template.Spec.Containers[0].Image == settings.WorkerImage {
+				image, stage := d.Spec.Template.Spec.Containers[0].Image == settings.WorkerImage, variable(d) == settings.Env["STAGE"]
+				if image && stage {
 					n++
+				} else {
+					Expect(stage).To(BeFalse(), "it changes with the image, and by itself in turns too")
 				}
 			}
 			return n
 		}
-		restart("example.com/waybill-worker:new")
+		restart("example.com/waybill-worker:new", map[string]string{"STAGE": "a"})
 		Eventually(renewed).Should(Equal(atOnce))
 		settled(ctx, namespace)
 		Expect(renewed()).To(Equal(atOnce))
@@ -79,6 +93,7 @@ var _ = Describe("A new worker image", func() {
 					g.Expect(*d.Spec.Replicas).To(Equal(int32(2)))
 				}).Should(Succeed())
 				Expect(d.Spec.Template.Spec.Containers[0].Image).To(Equal(old))
+				Expect(variable(d)).To(BeEmpty())
 				release[i]()
 				ready(ctx, namespace, "Topic", name(i))
 				break
@@ -95,5 +110,16 @@ var _ = Describe("A new worker image", func() {
 		for i := range all {
 			ready(ctx, namespace, "Topic", name(i))
 		}
+		settled(ctx, namespace)
+
+		hold()
+		restart(settings.WorkerImage, map[string]string{"STAGE": "b"})
+		Eventually(renewed).Should(Equal(atOnce))
+		stopOperator()
+		startOperator()
+		settled(ctx, namespace)
+		Expect(renewed()).To(Equal(atOnce))
+		letGo()
+		Eventually(renewed).Should(Equal(all))
 	}, NodeTimeout(2*time1m))
 })
