@@ -43,9 +43,13 @@ func (p *Publisher) Publish(ctx context.Context, ms []message.Message) []error {
 	}
 	errs := p.publish(ctx, ms)
 	stored := len(ms)
-	for _, err := range errs {
-		if err != nil {
-			stored--
+	for i, err := range errs {
+		if err == nil {
+			continue
+		}
+		stored--
+		if errors.Is(err, driver.ErrFull) { // whoever reads this has to make room there
+			errs[i] = fmt.Errorf("%s %s: %w", p.ref.Kind, p.ref.Name, err)
 		}
 	}
 	p.stored.Add(uint64(stored))

@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/waybill-dev/waybill/runtime/broker/driver"
 	"github.com/waybill-dev/waybill/runtime/message"
 )
 
@@ -289,6 +290,29 @@ func TestBrokerFaultsNeitherCountNorOpenTheBreaker(t *testing.T) {
 		after(time.Hour)
 		if len(strings.Fields(r.sink.got())) != 4 || r.grave.ids() != "" {
 			t.Errorf("stored %q, dead %q", r.sink.got(), r.grave.ids())
+		}
+	})
+}
+
+func TestWhatIsFullIsTold(t *testing.T) {
+	bubble(t, func(t *testing.T, r *rig) {
+		full := true
+		r.sink.handle = func(context.Context, string, int) error {
+			if full {
+				return &Fault{Blame: Broker, Err: fmt.Errorf("Queue box: %w", driver.ErrFull)}
+			}
+			return nil
+		}
+		r.script.add("a0", "b0")
+		r.start()
+		after(10 * time.Minute)
+		if s := r.flow.Stats(); s.State != Retrying || !strings.HasPrefix(s.Detail, "Queue box: the object is full; message id=") {
+			t.Errorf("state %s (%s)", s.State, s.Detail)
+		}
+		full = false
+		after(time.Hour)
+		if s := r.flow.Stats(); s.State != Running || s.Done != 2 || r.grave.ids() != "" {
+			t.Errorf("with room: state %s, %d done, dead %q", s.State, s.Done, r.grave.ids())
 		}
 	})
 }

@@ -3,6 +3,8 @@ package flow
 import (
 	"errors"
 	"time"
+
+	"github.com/waybill-dev/waybill/runtime/broker/driver"
 )
 
 const (
@@ -102,7 +104,7 @@ func (f *Flow) judge(it *item, err error, now time.Time) (destination bool, afte
 	it.tries++
 	was := it.doubt
 	f.decide(it)
-	it.demanded, it.brokers, it.at = false, false, fault.At
+	it.demanded, it.brokers, it.full, it.at = false, false, false, fault.At
 	wait := f.jitter(f.p.Retry.wait(it.tries))
 	switch fault.Blame {
 	case Message:
@@ -110,7 +112,7 @@ func (f *Flow) judge(it *item, err error, now time.Time) (destination bool, afte
 		f.giveUp(it, Terminal, now)
 		return false, 0
 	case Broker:
-		it.brokers = true
+		it.brokers, it.full = true, errors.Is(err, driver.ErrFull)
 		it.due = now.Add(wait)
 		return false, 0
 	}

@@ -47,6 +47,7 @@ type item struct {
 	refusedAt uint64
 	suspect   bool // it was cut off: it is tried by itself, one such message at a time
 	named     bool // the log has said so
+	full      bool // what it goes to on the broker had no room
 	cuts      int  // of attempts
 	doubt     doubt
 }
@@ -257,7 +258,7 @@ func (it *item) reset() {
 	if it.gone.Load() {
 		it.gone.Store(false)
 	}
-	it.revoked, it.settled, it.demanded, it.brokers, it.blocked, it.alone, it.refused, it.suspect, it.named = false, false, false, false, false, false, false, false, false
+	it.revoked, it.settled, it.demanded, it.brokers, it.blocked, it.alone, it.refused, it.suspect, it.named, it.full = false, false, false, false, false, false, false, false, false, false
 	it.serial++
 	it.handlings, it.attempts, it.tries, it.run, it.inRun, it.cuts = 0, 0, 0, 0, 0, 0
 	it.dead, it.firstErr, it.errNow, it.at = "", "", "", ""

@@ -123,6 +123,9 @@ func (f *Flow) state() (State, string) {
 	case f.run.faults >= tellAfter && f.held > 0:
 		return Retrying, f.oldestOf(f.cutLast, f.run.last)
 	}
+	if stuck := f.oldestOf(func(it *item) bool { return it.full && it.tries >= tellAfter }, ""); stuck != "" {
+		return Retrying, stuck
+	}
 	return Running, ""
 }
 

@@ -44,18 +44,25 @@ type place []driver.Mark
 func (p place) at(d *driver.Delivery) place {
 	for i := range p {
 		if p[i].Claim == d.Claim.Name {
-			p[i].Position = d.Position
+			p[i].Position, p[i].Stored = d.Position, d.Stored
 			return p
 		}
 	}
-	return append(p, driver.Mark{Claim: d.Claim.Name, Position: d.Position})
+	return append(p, driver.Mark{Claim: d.Claim.Name, Position: d.Position, Stored: d.Stored})
 }
+
+// placeVersion is the first byte of an id.
+const placeVersion = 2
 
 // id is the place as an event's id: opaque to clients, and good for this topic only.
 func (p place) id(object string) string {
-	b := appendField([]byte{1}, object)
+	b := appendField([]byte{placeVersion}, object)
 	for _, m := range p {
-		b = appendNumber(appendField(b, m.Claim), m.Position)
+		stored := int64(0)
+		if !m.Stored.IsZero() {
+			stored = m.Stored.UnixNano()
+		}
+		b = appendNumber(appendNumber(appendField(b, m.Claim), m.Position), stored)
 	}
 	return base64.RawURLEncoding.EncodeToString(b)
 }
@@ -63,7 +70,7 @@ func (p place) id(object string) string {
 // parsePlace reads an id that a client brings back.
 func parsePlace(id, object string) (place, bool) {
 	b, err := base64.RawURLEncoding.DecodeString(id)
-	if err != nil || len(id) > maxTokenBytes || len(b) == 0 || b[0] != 1 {
+	if err != nil || len(id) > maxTokenBytes || len(b) == 0 || b[0] != placeVersion {
 		return nil, false
 	}
 	r := fieldReader{b: b[1:]}
@@ -75,6 +82,9 @@ func parsePlace(id, object string) (place, bool) {
 		m := driver.Mark{Claim: string(r.field()), Position: r.number()}
 		if m.Position < 0 {
 			return nil, false
+		}
+		if stored := r.number(); stored != 0 {
+			m.Stored = time.Unix(0, stored)
 		}
 		p = append(p, m)
 	}

@@ -47,7 +47,7 @@ var liveCases = []testCase{
 			return // without positions there is nothing to resume behind
 		}
 		got := receive(t, s, 6)
-		after := driver.Live{After: []driver.Mark{{Claim: got[5].Claim.Name, Position: got[5].Position}}}
+		after := driver.Live{After: []driver.Mark{{Claim: got[5].Claim.Name, Position: got[5].Position, Stored: got[5].Stored}}}
 		want(t, "resumed", receive(t, e.reader(t, e.conn(t), topic, after), 4), idsOf(series("a", 6, 4))...)
 	}},
 	{name: "live: a reader whose position is gone is told, and never jumps", needs: func(h *Harness) bool { return h.Can.Live && h.Can.Expire }, run: func(t *testing.T, e *env) {
@@ -61,7 +61,7 @@ var liveCases = []testCase{
 		}
 		got := receive(t, s, 10)
 		publish(t, p, series("b", 0, 30)...) // 20 of them are deleted unread
-		after := driver.Live{After: []driver.Mark{{Claim: got[9].Claim.Name, Position: got[9].Position}}}
+		after := driver.Live{After: []driver.Mark{{Claim: got[9].Claim.Name, Position: got[9].Position, Stored: got[9].Stored}}}
 		late, err := c.Source(within(t), driver.SourceSpec{Object: topic, Live: &after, Window: driver.Window{Messages: 10, Bytes: 1 << 20}})
 		if err == nil {
 			var into [4]driver.Delivery
@@ -74,6 +74,31 @@ var liveCases = []testCase{
 			t.Fatalf("got %v", err)
 		}
 		want(t, "anew", receive(t, e.reader(t, c, topic, fromFirst), 10), idsOf(series("b", 20, 10))...)
+	}},
+	{name: "live: a reader whose object was made anew is told, however many messages it has", needs: live, run: func(t *testing.T, e *env) {
+		c := e.conn(t)
+		topic := e.topic(t, c)
+		publish(t, e.publisher(t, c, topic), series("a", 0, 5)...)
+		s := e.reader(t, c, topic, fromFirst)
+		if s.Settling() != driver.Positional {
+			return
+		}
+		got := receive(t, s, 5)
+		if got[4].Stored.IsZero() {
+			return // the broker does not tell one message from another that has its position
+		}
+		if err := c.Admin().Delete(within(t), topic, owner, false); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := c.Admin().Ensure(within(t), driver.Object{Ref: topic, Owner: owner}); err != nil {
+			t.Fatal(err)
+		}
+		publish(t, e.publisher(t, c, topic), series("b", 0, 10)...)
+		after := driver.Live{After: []driver.Mark{{Claim: got[4].Claim.Name, Position: got[4].Position, Stored: got[4].Stored}}}
+		_, err := c.Source(within(t), driver.SourceSpec{Object: topic, Live: &after, Window: driver.Window{Messages: 10, Bytes: 1 << 20}})
+		if !errors.Is(err, driver.ErrPositionLost) {
+			t.Fatalf("got %v", err)
+		}
 	}},
 	{name: "live: a connection that heals itself says when its server is away", needs: outage, run: func(t *testing.T, e *env) {
 		c := e.conn(t)

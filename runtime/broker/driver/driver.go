@@ -158,14 +158,16 @@ type Live struct {
 	// Start is used when After is empty: Latest means what is stored after Source returned.
 	Start Start
 	// After resumes behind the positions that were seen last, one a claim. Receive answers ErrPositionLost when the message after one of
-	// them is gone from the broker (retention); the reader then starts again at Earliest.
+	// them is gone from the broker (retention), or when one of them is another now; the reader then starts again at Earliest.
 	After []Mark
 }
 
-// Mark is a position in a claim.
+// Mark is a position in a claim, and when the broker stored the message that is there: zero where that is not known. It tells the message from
+// another one that has its position now, after a crash or because the object was made anew.
 type Mark struct {
 	Claim    string
 	Position int64
+	Stored   time.Time
 }
 
 // Settling is how a source takes settlements.

@@ -20,8 +20,13 @@ func (c *conn) openLive(ctx context.Context, spec driver.SourceSpec) (driver.Sou
 	s := &cursorSource{conn: c, spec: spec, holder: holder, claim: driver.Claim{Epoch: 1}}
 	switch at := spec.Live; {
 	case len(at.After) > 0:
-		s.came.Position = uint64(max(at.After[0].Position, 0))
-		if lost(s.came.Position, &stream.State) {
+		after := at.After[0]
+		s.came = markAt(max(after.Position, 0), after.Stored)
+		left, err := c.left(ctx, spec.Object.Name, s.came, &stream.State)
+		if err != nil {
+			return nil, err
+		}
+		if left != s.came || lost(s.came.Position, &stream.State) {
 			return nil, positionLost(spec.Object.Name, "", s.came.Position, stream.State.FirstSeq)
 		}
 	case at.Start.Position == driver.Latest:

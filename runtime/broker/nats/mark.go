@@ -22,21 +22,19 @@ type mark struct {
 	At int64 `json:"at,omitempty"`
 }
 
-func markOf(d *driver.Delivery) mark {
-	m := mark{Position: uint64(d.Position)}
-	if !d.Stored.IsZero() {
-		m.At = d.Stored.UnixNano()
+func markOf(d *driver.Delivery) mark { return markAt(d.Position, d.Stored) }
+
+func markAt(position int64, stored time.Time) mark {
+	m := mark{Position: uint64(position)}
+	if !stored.IsZero() {
+		m.At = stored.UnixNano()
 	}
 	return m
 }
 
 // endOf is after all that is in a stream.
 func endOf(state *jetstream.StreamState) mark {
-	m := mark{Position: state.LastSeq}
-	if !state.LastTime.IsZero() {
-		m.At = state.LastTime.UnixNano()
-	}
-	return m
+	return markAt(int64(state.LastSeq), state.LastTime)
 }
 
 // further is the one of two marks that is; of two that are even, a.
