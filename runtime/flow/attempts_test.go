@@ -296,9 +296,9 @@ func TestBrokerFaultsNeitherCountNorOpenTheBreaker(t *testing.T) {
 
 func TestWhatIsFullIsTold(t *testing.T) {
 	bubble(t, func(t *testing.T, r *rig) {
-		full := true
+		var room atomic.Bool
 		r.sink.handle = func(context.Context, string, int) error {
-			if full {
+			if !room.Load() {
 				return &Fault{Blame: Broker, Err: fmt.Errorf("Queue box: %w", driver.ErrFull)}
 			}
 			return nil
@@ -309,7 +309,7 @@ func TestWhatIsFullIsTold(t *testing.T) {
 		if s := r.flow.Stats(); s.State != Retrying || !strings.HasPrefix(s.Detail, "Queue box: the object is full; message id=") {
 			t.Errorf("state %s (%s)", s.State, s.Detail)
 		}
-		full = false
+		room.Store(true)
 		after(time.Hour)
 		if s := r.flow.Stats(); s.State != Running || s.Done != 2 || r.grave.ids() != "" {
 			t.Errorf("with room: state %s, %d done, dead %q", s.State, s.Done, r.grave.ids())
