@@ -51,8 +51,8 @@ type EndpointSpec struct {
 	// +required
 	Pattern Pattern `json:"pattern"`
 
-	// path is the path that is served, as it is written, and no other; default '/'. Segments . and .. are no use in it: most clients resolve
-	// them before they send.
+	// path is the path that is served, as it is written, and no other; default '/'. Most clients resolve . and .. before they
+	// send.
 	// +optional
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=1024

@@ -259,7 +259,7 @@ type ResourceStatus struct {
 	// +optional
 	ObservedGeneration int64 `json:"observedGeneration,omitempty"`
 
-	// conditions are Accepted, Programmed and Ready, and Reconciling or Stalled while they are true; CredentialsCurrent where Secrets are used.
+	// conditions are Accepted, Programmed and Ready, and Reconciling or Stalled while they are true; CredentialsCurrent with Secrets.
 	// +optional
 	// +listType=map
 	// +listMapKey=type

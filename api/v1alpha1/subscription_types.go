@@ -101,8 +101,8 @@ type SubscriptionSpec struct {
 	// +optional
 	Retry *Retry `json:"retry,omitempty"`
 
-	// onFailure is Park (to the dead letter; the others go on) or Block (keep trying, and dead-letter nothing; those of the same key wait, and
-	// with ordering None nobody does); default Park.
+	// onFailure is Park (to the dead letter; the others go on) or Block (keep trying; those of the same key wait, with ordering None
+	// nobody); default Park.
 	// +optional
 	OnFailure OnFailure `json:"onFailure,omitempty"`
 
