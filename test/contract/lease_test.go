@@ -226,7 +226,7 @@ func TestALeaseCannotBeForgedOrUsedElsewhere(t *testing.T) {
 
 func TestALeaseOutlivesTheProcess(t *testing.T) {
 	t.Parallel()
-	says(t, "L16")
+	says(t, "L16", "C16")
 	data := t.TempDir()
 	file := manifest(t, broker, mailbox("inbox", "ackWait: 5m"), mailbox("strict", "ackWait: 5m", "ordering: Strict"))
 	p := start(t, "-f", file, "--data", data).awaitUp()
