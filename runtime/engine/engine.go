@@ -126,8 +126,8 @@ func (e *Engine) Ready() error {
 
 // Drain ends everything within ctx, in the order that loses nothing: unready; gateways answer their long polls and take no new work; the
 // requests under way end, which may need the flows; flows and pollers finish what is in flight and hand the rest back uncounted. Until then
-// HTTP is served, so that readiness is told and callers are sent elsewhere; then stopHTTP ends it, and the connections close. It returns what
-// each resource drained.
+// HTTP is served, so that readiness is told and callers are sent elsewhere; then who waits still is told that the outcome is unknown, stopHTTP
+// ends it, and the connections close. It returns what each resource drained.
 func (e *Engine) Drain(ctx context.Context, stopHTTP func(context.Context)) []Drained {
 	e.mu.Lock()
 	e.draining = true
@@ -147,7 +147,12 @@ func (e *Engine) Drain(ctx context.Context, stopHTTP func(context.Context)) []Dr
 	}
 	wg.Wait()
 	e.backlogs.forget()
-	// When their half is over, who waits still has waited in vain; answers that are being written get a moment.
+	// The flows have ended, so who waits still has waited in vain; answers that are being written get a moment.
+	for i, u := range units {
+		if u.endWaits() {
+			drained[i].Cut = true
+		}
+	}
 	last, ended := half, context.CancelFunc(func() {})
 	if half.Err() != nil {
 		last, ended = context.WithTimeout(context.WithoutCancel(ctx), lastAnswers)

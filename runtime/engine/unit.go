@@ -56,6 +56,7 @@ type parts struct {
 type served interface {
 	http.Handler
 	Drain(ctx context.Context) error
+	EndWaits() int64
 	Stats() gateway.Stats
 }
 
@@ -212,13 +213,22 @@ func (u *unit) quiesce(ctx context.Context) {
 	}
 }
 
+// endWaits answers who still waits for an answer of the gateway, and reports whether anybody did.
+func (u *unit) endWaits() bool {
+	u.mu.Lock()
+	g := u.parts.gateway
+	u.mu.Unlock()
+	return g != nil && g.EndWaits() > 0
+}
+
 // Drained is what one resource finished and handed back while it drained.
 type Drained struct {
 	Resource plan.Resource
 	flow.Drained
 	// AcceptedLost are messages that a gateway accepted, never promised to be stored, and could not store.
 	AcceptedLost int64
-	// Cut: the time was over before all had ended; what had promised nothing was lost, all else comes again.
+	// Cut: the time was over before all had ended; what had promised nothing was lost, all else comes again, and who waited for an answer was
+	// told that the outcome is unknown.
 	Cut bool
 }
 

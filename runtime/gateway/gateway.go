@@ -66,6 +66,9 @@ type front struct {
 	draining atomic.Bool
 	drained  chan struct{} // closed when draining begins
 	once     sync.Once
+
+	ending context.Context // ends when nobody is to wait for an answer any longer
+	end    context.CancelFunc
 }
 
 func (f *front) init(deps Deps, plural string, to plan.Ref) {
@@ -83,6 +86,7 @@ func (f *front) init(deps Deps, plural string, to plan.Ref) {
 	f.defaults = cehttp.Defaults{Type: plainType, Source: "/" + deps.Resource.Namespace + "/" + plural + "/" + deps.Resource.Name, NewID: rand.Text}
 	f.budget.limit = deps.BufferBytes
 	f.drained = make(chan struct{})
+	f.ending, f.end = context.WithCancel(context.Background())
 	f.store = newStore(func(ctx context.Context, ms []message.Message) []error {
 		return deps.Broker(to.Broker).Publisher(driverRef(to)).Publish(ctx, ms)
 	}, &f.budget, &f.stats, f.log)
@@ -96,6 +100,13 @@ func driverRef(r plan.Ref) driver.Ref {
 func (f *front) drain(ctx context.Context) error {
 	f.stopTaking()
 	return f.store.drain(ctx)
+}
+
+// EndWaits answers who still waits for an answer as a timeout does, and returns how many they were. It comes after Drain, when no answer can
+// come in time any more.
+func (f *front) EndWaits() int64 {
+	f.end()
+	return f.stats.waiting.Load()
 }
 
 func (f *front) stopTaking() {

@@ -104,6 +104,12 @@ func (m *Mailbox) refuseLease(w http.ResponseWriter, err error) {
 		m.refuse(w, problem{Status: status, Reason: "NoLease", Detail: "this is no lease of this mailbox: it was given out by another one, is not complete, or was sealed with a key that is gone"})
 	case status == http.StatusGone:
 		m.refuse(w, problem{Status: status, Reason: "LeaseEnded", Detail: "this lease has ended; the message was settled, or is delivered again"})
+	case status == http.StatusRequestEntityTooLarge:
+		p := problem{Status: status, Reason: "TooLarge", Detail: "the reply is not sent: " + err.Error() + ". The lease goes on"}
+		if large, ok := errors.AsType[*driver.TooLargeError](err); ok {
+			p.Limit = int64(large.Limit)
+		}
+		m.refuse(w, p)
 	case errors.Is(err, errNoLetter):
 		m.log.Warn("cannot dead-letter the message of a lease", "error", err)
 		m.refuse(w, problem{Status: status, Reason: "DeadLetterAway", Detail: "the dead letter could not be stored, so the message stays; repeat the call while the lease lasts", RetryAfter: time.Second})
@@ -122,6 +128,8 @@ func (m *Mailbox) leaseStatus(err error) int {
 	case errors.Is(err, errNoLease), errors.Is(err, errLeaseEnded), errors.Is(err, driver.ErrStale), errors.Is(err, driver.ErrMissing):
 		m.stats.ended.Add(1)
 		return http.StatusGone
+	case errors.Is(err, driver.ErrTooLarge): // of a reply: there is nothing else that is stored or sent
+		return http.StatusRequestEntityTooLarge
 	}
 	return http.StatusServiceUnavailable
 }

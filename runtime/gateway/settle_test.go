@@ -305,3 +305,22 @@ func TestWhatOneReplicaHandedToNobodyIsNoAttemptForAnother(t *testing.T) {
 	b.post("/leases/"+l.Lease+"/nack", "").want(http.StatusNoContent) // its one attempt
 	dead.one()
 }
+
+func TestAReplyThatTheBrokerDoesNotTakeIsRefusedAndTheLeaseGoesOn(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	m := r.mailbox("m", func(p *plan.Mailbox) { p.MaxMessageBytes = 2 << 20 }) // more than the broker takes
+	answered := make(chan got, 1)
+	go func() { answered <- m.post("/messages", "x", "Prefer", "wait=30") }()
+	l := m.one()
+	p := m.post("/leases/"+l.Lease+"/reply", strings.Repeat("x", 1<<20)).problem(http.StatusRequestEntityTooLarge, "TooLarge")
+	limit, _ := p["limit"].(float64)
+	if limit <= 0 || limit >= 1<<20 {
+		t.Errorf("the limit is %v", p["limit"])
+	}
+	// What fits, fits: the headers' room is that of the largest that they may be.
+	m.post("/leases/"+l.Lease+"/reply", strings.Repeat("x", int(limit)-1024)).want(http.StatusNoContent)
+	if a := <-answered; a.status != http.StatusOK || len(a.body) != int(limit)-1024 {
+		t.Errorf("got %d with %d bytes", a.status, len(a.body))
+	}
+}

@@ -44,6 +44,7 @@ func (f *front) ask(w http.ResponseWriter, r *http.Request, b *broker.Broker, de
 	defer f.stats.waiting.Add(-1)
 	ctx, cancel := context.WithTimeoutCause(r.Context(), q.timeout, errTimeout)
 	defer cancel()
+	defer context.AfterFunc(f.ending, cancel)()
 	f.desk.Store(desk)
 	m := &in.events[0]
 	id := m.ID
@@ -69,8 +70,12 @@ func (f *front) ask(w http.ResponseWriter, r *http.Request, b *broker.Broker, de
 	case r.Context().Err() != nil: // there is nobody to answer: the reply will be late
 	default:
 		f.stats.timedOut.Add(1)
+		before := "in time"
+		if f.ending.Err() != nil {
+			before = "before this replica shut down"
+		}
 		f.refuse(w, problem{Status: http.StatusGatewayTimeout, Reason: "OutcomeUnknown", ID: id,
-			Detail: "no answer came in time; the outcome is unknown. The event is stored and may still be processed"})
+			Detail: "no answer came " + before + "; the outcome is unknown. The event is stored and may still be processed"})
 	}
 }
 

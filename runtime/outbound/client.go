@@ -8,6 +8,7 @@ import (
 	"bytes"
 	"compress/gzip"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -225,12 +226,12 @@ func readBody(answer *http.Response, limit int) ([]byte, error) {
 	case "gzip", "x-gzip":
 		z, err := gzip.NewReader(answer.Body)
 		if err != nil {
-			return nil, answerError{"the answer is said to be gzip and is not, or is cut off"}
+			return nil, answerError{problem: "the answer is said to be gzip and is not, or is cut off"}
 		}
 		from, size = z, -1
 		answer.Header.Del("Content-Encoding")
 	default:
-		return nil, answerError{"the answer has a content encoding that was not asked for"}
+		return nil, answerError{problem: "the answer has a content encoding that was not asked for"}
 	}
 	if size > int64(limit) {
 		return nil, tooLarge(limit)
@@ -249,12 +250,19 @@ func readBody(answer *http.Response, limit int) ([]byte, error) {
 }
 
 // An answerError is about an answer that came, and may be shown.
-type answerError struct{ problem string }
+type answerError struct {
+	problem string
+	is      error // nil: nobody need tell it from others
+}
 
 func (e answerError) Error() string { return e.problem }
+func (e answerError) Unwrap() error { return e.is }
+
+// ErrTooLarge: an answer has more bytes than are read of it.
+var ErrTooLarge = errors.New("the answer is too large")
 
 func tooLarge(limit int) error {
-	return answerError{fmt.Sprintf("the answer has more than %d bytes", limit)}
+	return answerError{fmt.Sprintf("the answer has more than %d bytes", limit), ErrTooLarge}
 }
 
 // progress is how far a call has come: it decides whose fault its failure is. The transport sets it from its own goroutines.

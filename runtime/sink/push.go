@@ -132,6 +132,9 @@ func (s *push) one(ctx context.Context, b *flow.Batch, e *flow.Event) error {
 		target = &s.target
 	}
 	answer, err := s.deps.Client.Send(ctx, target, &e.Message)
+	if err != nil && s.response == requester && errors.Is(err, outbound.ErrTooLarge) {
+		return oversize(err)
+	}
 	if err != nil || target == &s.silent {
 		return err
 	}
@@ -143,6 +146,17 @@ func (s *push) one(ctx context.Context, b *flow.Batch, e *flow.Event) error {
 		return err
 	}
 	return sendReply(ctx, s.deps.Sender, request, m)
+}
+
+// oversize blames the message for an answer that is too large to be its reply, as for one that the broker does not take: it would be no smaller
+// the next time.
+func oversize(err error) error {
+	f, ok := errors.AsType[*flow.Fault](err)
+	if !ok {
+		return err
+	}
+	return &flow.Fault{Blame: flow.Message, At: f.At,
+		Err: fmt.Errorf("reply: %w; no reply has more, and none has more than the broker takes with its headers", f.Err)}
 }
 
 // publish stores the events that the answer carries. An answer that carries none is dropped.

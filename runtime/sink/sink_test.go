@@ -370,6 +370,9 @@ func TestPushRepliesToTheRequester(t *testing.T) {
 		"forged":  {waiting("1"), plain, driver.ErrInvalid, flow.Message, 0, "", ""},
 		"away":    {waiting("1"), plain, errors.New("away"), flow.Broker, 0, "", ""},
 		"refused": {waiting("1"), func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(422) }, nil, flow.Message, 0, "", ""},
+		// Too large is too large, whether it is not read or the broker does not take it.
+		"not taken": {waiting("1"), plain, driver.ErrTooLarge, flow.Message, 0, "", ""},
+		"not read":  {waiting("1"), func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write(make([]byte, 1<<20+1)) }, nil, flow.Message, 0, "", ""},
 		"structured": {waiting("1"), func(w http.ResponseWriter, _ *http.Request) {
 			w.Header().Set("Content-Type", "application/cloudevents+json")
 			_, _ = io.WriteString(w, `{"specversion":"1.0","id":"s1","source":"/b","type":"t","datacontenttype":"text/plain","data":"hi"}`)

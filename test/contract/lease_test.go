@@ -224,9 +224,40 @@ func TestALeaseCannotBeForgedOrUsedElsewhere(t *testing.T) {
 	}
 }
 
+func TestAnExtendedLeaseHasANewToken(t *testing.T) {
+	t.Parallel()
+	says(t, "L6", "L16")
+	data := t.TempDir()
+	file := manifest(t, broker, mailbox("inbox", "ackWait: 22s"))
+	p := start(t, "-f", file, "--data", data).awaitUp()
+	address := p.at("Mailbox", "inbox", "")
+	old := []lent{put(t, address, "0"), put(t, address, "1")}
+	anew := make([]lent, len(old))
+	eventually(t, "most of the leases' time to pass", func() bool { return time.Until(old[1].Expires) < 2*time.Second })
+	for i := range old {
+		post(t, address+"/leases/"+old[i].Lease+"/extend", "").want(http.StatusOK).read(&anew[i])
+		if anew[i].Lease == "" || anew[i].Lease == old[i].Lease || !anew[i].Expires.After(old[i].Expires) {
+			t.Fatalf("extended to %+v", anew[i])
+		}
+	}
+	eventually(t, "the first end to pass", func() bool { return time.Now().After(old[1].Expires) })
+	post(t, address+"/leases/"+old[0].Lease+"/ack", "").want(http.StatusNoContent) // it knows of the extension
+	post(t, address+"/leases/"+anew[0].Lease+"/nack", "").problem(http.StatusGone, "LeaseEnded")
+	if code := p.signal(syscall.SIGTERM); code != 0 {
+		t.Fatalf("exit code %d", code)
+	}
+
+	p = start(t, "-f", file, "--data", data).awaitUp()
+	address = p.at("Mailbox", "inbox", "")
+	none(t, address) // it is out still
+	post(t, address+"/leases/"+old[1].Lease+"/ack", "").problem(http.StatusGone, "LeaseEnded")
+	post(t, address+"/leases/"+anew[1].Lease+"/ack", "").want(http.StatusNoContent)
+	none(t, address)
+}
+
 func TestALeaseOutlivesTheProcess(t *testing.T) {
 	t.Parallel()
-	says(t, "L16")
+	says(t, "L16", "C16")
 	data := t.TempDir()
 	file := manifest(t, broker, mailbox("inbox", "ackWait: 5m"), mailbox("strict", "ackWait: 5m", "ordering: Strict"))
 	p := start(t, "-f", file, "--data", data).awaitUp()

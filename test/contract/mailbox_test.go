@@ -381,3 +381,32 @@ func TestAReceiverThatHangsUpHasReceivedNothing(t *testing.T) {
 		post(t, address+"/leases/"+l.Lease+"/ack", "").want(http.StatusNoContent)
 	}
 }
+
+func TestAReplyThatIsTooLarge(t *testing.T) {
+	t.Parallel()
+	says(t, "M12", "R8")
+	sizes := map[string]int{"fits": 1<<20 - 24<<10, "broker": 1 << 20, "more": 1<<20 + 1}
+	sub := subscribe(t, func(w http.ResponseWriter, p pushed) { _, _ = w.Write(make([]byte, sizes[p.header.Get("Ce-Id")])) })
+	p := serve(t, mailbox("pushed", "deliverTo: {uri: '"+sub.URL+"'}"), mailbox("leased", "maxMessageBytes: 2Ki"))
+	for id, size := range sizes {
+		a := post(t, p.at("Mailbox", "pushed", "/messages"), "x", "Idempotency-Key", id, "Prefer", "wait=30")
+		if id == "fits" {
+			if a.want(http.StatusOK); len(a.body) != size {
+				t.Errorf("%d bytes came of %d", len(a.body), size)
+			}
+			continue
+		}
+		detail := a.problem(http.StatusBadGateway, "Terminal")
+		if strings.Contains(detail, "reply: reply") || !strings.Contains(detail, "larger than the broker takes") && !strings.Contains(detail, "more than 1048576 bytes") {
+			t.Errorf("%s: %s", id, detail)
+		}
+	}
+	if n := len(sub.all()); n != len(sizes) {
+		t.Errorf("%d pushes of %d messages", n, len(sizes))
+	}
+
+	leased := p.at("Mailbox", "leased", "")
+	l := put(t, leased, "1")
+	post(t, leased+"/leases/"+l.Lease+"/reply", strings.Repeat("x", 2<<10+1)).problem(http.StatusRequestEntityTooLarge, "TooLarge")
+	post(t, leased+"/leases/"+l.Lease+"/reply", strings.Repeat("x", 2<<10)).want(http.StatusNoContent)
+}

@@ -3,6 +3,7 @@ package contract
 import (
 	"net/http"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -65,5 +66,50 @@ func TestADrainTellsReadinessAndEndsInTime(t *testing.T) {
 	}
 	if n := count(subscriber.all(), "slow"); n != 1 {
 		t.Errorf("the push that the drain finished came %d times", n)
+	}
+}
+
+// What a drain hands back comes at once in the next run, however long it would have been out or set aside: much sooner than in ten minutes.
+func TestWhatADrainHandsBackComesAgainAtOnce(t *testing.T) {
+	t.Parallel()
+	for name, code := range map[string]int{"hangs": 3, "later": 0} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			says(t, "C15", "C16")
+			release := make(chan struct{})
+			var pushes atomic.Int32
+			subscriber := subscribe(t, func(w http.ResponseWriter, _ pushed) {
+				switch {
+				case pushes.Add(1) > 1:
+					w.WriteHeader(http.StatusNoContent)
+				case name == "hangs":
+					<-release
+				default:
+					w.Header().Set("Retry-After", "600")
+					w.WriteHeader(http.StatusServiceUnavailable)
+				}
+			})
+			t.Cleanup(func() { close(release) })
+			data := t.TempDir()
+			to := route{name: name, own: true, spec: []string{"ordering: None", "ackWait: 10m", "startFrom: {position: Earliest}"}}
+			file := manifest(t, append([]string{broker}, to.documents(subscriber.URL)...)...)
+			p := start(t, "-f", file, "--data", data, "--drain", "1s").awaitUp()
+			post(t, p.at("Topic", name, "/"), "x", "Idempotency-Key", "1").want(http.StatusAccepted)
+			subscriber.await(1)
+			if name == "later" {
+				eventually(t, "the message to be set aside", func() bool { return p.status("Subscription", name).Counts.Held == 1 })
+			}
+			if got := p.signal(syscall.SIGTERM); got != code {
+				t.Errorf("exit code %d, want %d\n%s", got, code, p.lines())
+			}
+
+			p = start(t, "-f", file, "--data", data).awaitUp()
+			if again := subscriber.await(2)[1]; again.header.Get("Ce-Id") != "1" {
+				t.Errorf("another message came: %v", again.header)
+			}
+			if got := p.signal(syscall.SIGTERM); got != 0 {
+				t.Errorf("exit code %d at the end\n%s", got, p.lines())
+			}
+		})
 	}
 }

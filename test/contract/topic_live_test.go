@@ -19,6 +19,7 @@ type listener struct {
 	t      *testing.T
 	events chan liveEvent
 	cancel context.CancelFunc
+	err    error // of the stream; read it when events is closed
 }
 
 // listen opens a stream, which delivers what is published from now on, or behind Last-Event-ID.
@@ -41,7 +42,7 @@ func listen(t *testing.T, url string, headers ...string) *listener {
 		b, _ := io.ReadAll(resp.Body)
 		t.Fatalf("live events: %s %v %s", resp.Status, resp.Header, b)
 	}
-	l := &listener{t, make(chan liveEvent, 10_000), cancel}
+	l := &listener{t: t, events: make(chan liveEvent, 10_000), cancel: cancel}
 	go func() {
 		defer resp.Body.Close()
 		defer close(l.events)
@@ -71,6 +72,7 @@ func listen(t *testing.T, url string, headers ...string) *listener {
 				data = append(data, value)
 			}
 		}
+		l.err = lines.Err()
 	}()
 	t.Cleanup(cancel)
 	return l

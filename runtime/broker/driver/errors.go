@@ -2,6 +2,7 @@ package driver
 
 import (
 	"errors"
+	"fmt"
 	"time"
 )
 
@@ -24,6 +25,17 @@ var (
 	// ErrNoSubscription: a message published to this topic now would be stored nowhere.
 	ErrNoSubscription = errors.New("the topic has no subscription that would store the message")
 )
+
+// TooLargeError is ErrTooLarge with what is taken.
+type TooLargeError struct {
+	Data  int // bytes of the message's data
+	Limit int // how many bytes of data are taken beside its headers
+}
+
+func (e *TooLargeError) Error() string {
+	return fmt.Sprintf("%v: it has %d bytes of data, and with its headers there is room for %d", ErrTooLarge, e.Data, e.Limit)
+}
+func (e *TooLargeError) Unwrap() error { return ErrTooLarge }
 
 // Class is what package broker makes of an error.
 type Class int

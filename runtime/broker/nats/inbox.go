@@ -115,8 +115,8 @@ func (c *conn) Reply(ctx context.Context, namespace, address string, m message.M
 	if err != nil {
 		return err
 	}
-	if size += len(m.Data); size > c.features.MaxMessageBytes {
-		return fmt.Errorf("reply: %w: %d bytes with headers, the server takes %d", driver.ErrTooLarge, size, c.features.MaxMessageBytes)
+	if room := c.features.MaxMessageBytes - size; len(m.Data) > room {
+		return &driver.TooLargeError{Data: len(m.Data), Limit: max(room, 0)}
 	}
 	if _, err := c.online(); err != nil {
 		return err
@@ -132,7 +132,7 @@ func (c *conn) Reply(ctx context.Context, namespace, address string, m message.M
 		return c.nc.PublishMsg(&natsgo.Msg{Subject: address, Reply: token, Header: enc.header, Data: m.Data})
 	})
 	if err != nil {
-		return fmt.Errorf("reply: %w", err)
+		return err
 	}
 	return c.replied(ctx, s, w, token)
 }
@@ -148,7 +148,7 @@ func (c *conn) replied(ctx context.Context, s *session, w *goneWatch, token stri
 	case w.gone(token):
 		return driver.ErrGone
 	case err != nil:
-		return fmt.Errorf("reply: %w: %w", driver.ErrUnknown, err)
+		return fmt.Errorf("%w: %w", driver.ErrUnknown, err)
 	}
 	return nil
 }
@@ -171,7 +171,7 @@ func (c *conn) watch() (*goneWatch, error) {
 	}
 	w := &goneWatch{prefix: natsgo.NewInbox() + ".", ch: make(chan *natsgo.Msg, inboxBuffer), absent: make(map[string]struct{})}
 	if _, err := c.nc.ChanSubscribe(w.prefix+"*", w.ch); err != nil {
-		return nil, fmt.Errorf("reply: %w", err)
+		return nil, err
 	}
 	c.goneWatch = w
 	return w, nil
