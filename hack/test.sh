@@ -32,7 +32,7 @@ go build -buildvcs=false -o bin/testreport ./hack/testreport
 
 # The report has the last word about success; go test's own exit code says the same and must not be lost.
 set +e
-go test ${race[@]+"${race[@]}"} -timeout 15m -json "$@" | bin/testreport ${report[@]+"${report[@]}"}
+go test ${race[@]+"${race[@]}"} -timeout 30m -json "$@" | bin/testreport ${report[@]+"${report[@]}"}
 codes=("${PIPESTATUS[@]}")
 set -e
 if [[ ${codes[1]} -ne 0 ]]; then exit "${codes[1]}"; fi
