@@ -258,7 +258,7 @@ type answerError struct {
 func (e answerError) Error() string { return e.problem }
 func (e answerError) Unwrap() error { return e.is }
 
-// ErrTooLarge: an answer has more bytes than are read of it.
+// ErrTooLarge says that an answer has more bytes than are read of it.
 var ErrTooLarge = errors.New("the answer is too large")
 
 func tooLarge(limit int) error {
