@@ -21,6 +21,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/manager"
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 
+	"github.com/waybill-dev/waybill/api/v1alpha1"
 	"github.com/waybill-dev/waybill/controllers/workload"
 	"github.com/waybill-dev/waybill/runtime/plan"
 )
@@ -206,6 +207,8 @@ func (c *Controller) again(r plan.Resource, f *facts) time.Duration {
 		c.retry.Forget(r)
 	case p.again > 0:
 		return p.again
+	case p.class == passes && (p.reason == v1alpha1.ReasonReferenceNotFound || p.reason == v1alpha1.ReasonSecretNotFound):
+		return min(c.retry.When(r), beingMade) // each pass counts, also one that something else has woken
 	case p.class == passes:
 		return c.retry.When(r)
 	default:

@@ -44,6 +44,8 @@ func (p *problem) Unwrap() error { return p.err }
 const (
 	// What a stranger may undo in a place that is not watched is looked at now and then.
 	lookAgain = 30 * time.Second
+	// What another resource is about to make on a broker, or a Secret that is about to be written, is looked for as often as this at the least.
+	beingMade = 3 * time.Second
 )
 
 // problemOf is the one place where an error gets its class.
