@@ -17,7 +17,8 @@ import (
 )
 
 // rollAtOnce is how many resources change to another worker image, or to other variables of the manager's --worker-env, at a time. A new release
-// of the operator brings a new image for all of them, and to replace every Pod of a cluster at once would be an outage of its own; an image that does not run stops after so many.
+// of the operator brings a new image for all of them, and to replace every Pod of a cluster at once would be an outage of its own; an image
+// that does not run stops after so many.
 const rollAtOnce = 20
 
 // turns says whose Pods may change to another image, or other variables, now. A turn ends when the rollout is complete, and not when Kubernetes gives up on it: what

@@ -148,6 +148,16 @@ func TestPublishHoldsAKeyBehindWhatFailedForGood(t *testing.T) {
 	})
 }
 
+func TestWhatIsFullIsNamed(t *testing.T) {
+	s := newServer(driver.PerMessage)
+	s.publish = func(ms []message.Message) []error { return all(len(ms), driver.ErrFull) }
+	p := connect(t, s, driver.Config{}).Publisher(driver.Ref{Kind: driver.Queue, Name: "default_dead_mailbox"})
+	errs := p.Publish(t.Context(), []message.Message{{ID: "1"}})
+	if len(errs) != 1 || !errors.Is(errs[0], driver.ErrFull) || !strings.Contains(errs[0].Error(), "Queue default_dead_mailbox: ") {
+		t.Errorf("who is to make room somewhere is told %v", errs)
+	}
+}
+
 func TestPublishOutlivesASession(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newServer(driver.PerMessage)

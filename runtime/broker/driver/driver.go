@@ -216,7 +216,8 @@ const (
 	Release
 )
 
-// Settlement settles one delivery, of which Claim, Position, Stored, Handle and Ref are as they were received. After > 0 only with Release and where Features has NativeDelay.
+// Settlement settles one delivery, of which Claim, Position, Stored, Handle and Ref are as they were received. After > 0 only with Release
+// and where Features has NativeDelay.
 type Settlement struct {
 	D     *Delivery
 	Verb  Verb
