@@ -12,6 +12,7 @@ import (
 	"github.com/go-logr/logr"
 	"github.com/prometheus/client_golang/prometheus"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/util/resourceversion"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/tools/events"
 	"k8s.io/client-go/util/workqueue"
@@ -90,7 +91,18 @@ type Controller struct {
 	probed  map[plan.Resource]*Found
 	// reachable says of each Broker how its last probe went.
 	reachable map[plan.Resource]bool
+	wrote     map[plan.Resource]version
 }
+
+// A version is what a write of a status has made of a resource.
+type version struct {
+	of string // resourceVersion
+	at time.Time
+}
+
+// catchesUp is how long the caches may take to show what was written, before it counts as never seen: as where the API server's storage was
+// restored, and its versions went back.
+const catchesUp = 5 * time.Second
 
 // New adds the controller to a manager that was made with ManagerOptions.
 func New(mgr manager.Manager, opts Options) (*Controller, error) {
@@ -103,7 +115,7 @@ func New(mgr manager.Manager, opts Options) (*Controller, error) {
 		options: opts, kinds: map[string]*kind{}, client: mgr.GetClient(), direct: mgr.GetAPIReader(), events: mgr.GetEventRecorder("waybill"),
 		left:    prometheus.NewCounter(prometheus.CounterOpts{Name: "waybill_left_behind_total", Help: "Broker objects that deleted resources left on their brokers because these could not be asked in time."}),
 		retry:   workqueue.NewTypedItemExponentialFailureRateLimiter[plan.Resource](500*time.Millisecond, 2*time.Minute),
-		ensured: map[plan.Resource]ensured{}, probed: map[plan.Resource]*Found{}, reachable: map[plan.Resource]bool{},
+		ensured: map[plan.Resource]ensured{}, probed: map[plan.Resource]*Found{}, reachable: map[plan.Resource]bool{}, wrote: map[plan.Resource]version{},
 		backlogs:    backlogs{of: map[plan.Resource]*int64{}, counted: map[plan.Resource]time.Time{}},
 		credentials: credentials{told: map[plan.Resource]told{}},
 	}
@@ -162,6 +174,9 @@ func (c *Controller) Reconcile(ctx context.Context, r plan.Resource) (reconcile.
 			return reconcile.Result{}, nil
 		}
 		return reconcile.Result{}, err
+	}
+	if c.outdated(r, o) { // else it would be told twice, events too
+		return reconcile.Result{RequeueAfter: catchesUp}, nil // it is woken before, when the caches show it
 	}
 	v := c.world.of(r, o)
 	if v == nil {
@@ -243,6 +258,11 @@ func (c *Controller) tell(ctx context.Context, k *kind, o client.Object, f *fact
 	if err := c.client.Status().Patch(ctx, now, client.MergeFrom(o), fieldOwner); err != nil {
 		return client.IgnoreNotFound(err)
 	}
+	if now.GetResourceVersion() != o.GetResourceVersion() {
+		c.mu.Lock()
+		c.wrote[f.resource] = version{of: now.GetResourceVersion(), at: time.Now()}
+		c.mu.Unlock()
+	}
 	for _, p := range []*problem{f.problem, f.leaving} {
 		if p != nil && p.err != nil {
 			log.FromContext(ctx).Info("Not as declared", "reason", p.reason, "error", p.err.Error())
@@ -250,6 +270,22 @@ func (c *Controller) tell(ctx context.Context, k *kind, o client.Object, f *fact
 	}
 	c.announce(k, o, now)
 	return nil
+}
+
+// outdated tells an object from the caches that does not show yet what was written into its status.
+func (c *Controller) outdated(r plan.Resource, o client.Object) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	last, ok := c.wrote[r]
+	if !ok {
+		return false
+	}
+	order, err := resourceversion.CompareResourceVersion(o.GetResourceVersion(), last.of)
+	if err == nil && order < 0 && time.Since(last.at) < catchesUp {
+		return true
+	}
+	delete(c.wrote, r)
+	return false
 }
 
 // forget drops what was remembered of a resource that is gone.
@@ -260,6 +296,7 @@ func (c *Controller) forget(r plan.Resource) {
 	delete(c.ensured, r)
 	delete(c.probed, r)
 	delete(c.reachable, r)
+	delete(c.wrote, r)
 	c.backlogs.forget(r)
 	c.credentials.forget(r)
 	c.retry.Forget(r)

@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -137,13 +138,16 @@ func (p *process) signal(s os.Signal) int {
 	return p.exitCode()
 }
 
-// exitCode waits for the end.
+// exitCode waits for the end. It is what a shell says: 128 and the signal of a process that a signal ended.
 func (p *process) exitCode() int {
 	p.t.Helper()
 	select {
 	case <-p.ended:
 	case <-time.After(time.Minute):
 		p.t.Fatal("still runs after a minute")
+	}
+	if status := p.cmd.ProcessState.Sys().(syscall.WaitStatus); status.Signaled() {
+		return 128 + int(status.Signal())
 	}
 	return p.cmd.ProcessState.ExitCode()
 }
