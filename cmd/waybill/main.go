@@ -50,7 +50,7 @@ func obey(signals <-chan os.Signal, drain func()) {
 	second := (<-signals).(syscall.Signal)
 	signal.Reset(second)
 	_ = syscall.Kill(syscall.Getpid(), second)
-	time.Sleep(time.Second) // the runtime's handler ends the process by the signal, on another thread
+	<-time.After(time.Second) // the runtime's handler ends the process by the signal, on another thread
 	// It was ignored when the process began, as a shell without job control has SIGINT for what it runs in the background.
 	os.Exit(128 + int(second))
 }
