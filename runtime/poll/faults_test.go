@@ -60,6 +60,24 @@ func TestRefusedItemsDoNotStopTheOthers(t *testing.T) {
 	}
 }
 
+// Else each of them would be a change of the other, at every poll.
+func TestTwoItemsOfOneIDAreNotChangesOfEachOther(t *testing.T) {
+	r := newRig(t, plan.Poller{Detect: changed, Items: cel("body"), ID: cel("item.id")})
+	r.handler = respond(`[{"id":"a"},{"id":"b","n":1},{"id":"b","n":2},{"id":"a"}]`)
+	if f := r.once(ItemRefused); !strings.Contains(f.Error(), "item 2: id: an item before it") {
+		t.Error(f)
+	}
+	r.want(data, `{"id":"a"}`, `{"id":"b","n":1}`)
+	r.once(ItemRefused)
+	r.want(data)
+	r.plan.ID = cel(`item.id + string(item.?n.orValue(0))`)
+	r.restart()
+	r.once("")
+	r.want(data, `{"id":"a"}`, `{"id":"b","n":1}`, `{"id":"b","n":2}`)
+	r.once("")
+	r.want(data)
+}
+
 func TestWhatTheTopicsSchemaRefusesIsNotPublished(t *testing.T) {
 	r := newRig(t, plan.Poller{Detect: changed, Items: cel("body"), ID: cel("string(item.id)"), Schema: json.RawMessage(`{"properties":{"id":{"type":"integer"}}}`)})
 	r.handler = respond(`[{"id":1},{"id":"s3cret"}]`)

@@ -108,7 +108,9 @@ func (p *Poller) examineOne(ctx context.Context, page *expr.View, a *answer, i i
 	}
 	switch {
 	case p.plan.Detect == changed:
-		p.examineChanged(&f)
+		if err := p.examineChanged(&f, occurrences); err != nil {
+			return f, err
+		}
 	case p.plan.Detect == cursor && p.plan.SQL != nil:
 		f.cursor = a.rows[i].cursor
 		p.examineRow(&f, occurrences)
@@ -140,9 +142,15 @@ func (p *Poller) examineOne(ctx context.Context, page *expr.View, a *answer, i i
 	return f, m.Check()
 }
 
-func (p *Poller) examineChanged(f *found) {
+// examineChanged compares an item with what was there before under its id. Two contents of one id on a page would both be a change each time.
+func (p *Poller) examineChanged(f *found, contents map[string]uint64) error {
 	m := &f.message
 	f.content = hash64(m.Data)
+	twin, again := contents[m.ID]
+	if again = again && m.ID != ""; again && twin != f.content {
+		return errors.New("id: an item before it on the page has the same id and other content; with detect Changed an id must name one item")
+	}
+	contents[m.ID] = f.content
 	switch {
 	case m.ID != "":
 		f.item = hash64([]byte("id"), []byte(m.ID))
@@ -152,7 +160,7 @@ func (p *Poller) examineChanged(f *found) {
 		f.item = hash64([]byte("content"), m.Data)
 	}
 	before, known := p.st.Seen.before(f.item)
-	f.publish = !known || !sameContent(before, f.content)
+	f.publish = (!known || !sameContent(before, f.content)) && !again
 	history := []byte("changed")
 	if !known {
 		// New, or back again: then it must not have the id that it had before.
@@ -164,6 +172,7 @@ func (p *Poller) examineChanged(f *found) {
 	} else {
 		m.ID += "-" + hex.EncodeToString(sum[:8])
 	}
+	return nil
 }
 
 // examineRow tells by the cursor's own row, or with overlap by all rows within it, what was published.
