@@ -83,20 +83,29 @@ func (p *Program) absent(text string) string {
 	return "a member that the expression names is missing in this message; ask with has( … ) or write .?name"
 }
 
-// noJSON explains why data has no members, where that is so: it is a client's most likely mistake.
+// noJSON explains why data, or a page's body, has no members, where that is so: it is a client's or a server's most likely mistake.
 func (v *View) noJSON() string {
-	if v.scope != Message || v.state != opaque {
+	if v.state != opaque {
+		return ""
+	}
+	name, whose, contentType := "data", "message's", ""
+	switch v.scope {
+	case Message:
+		contentType = v.msg.DataContentType
+	case PageScope:
+		name, whose, contentType = "body", "answer's", v.page.ContentType
+	default:
 		return ""
 	}
 	what := "a text"
 	if _, ok := v.plain.(types.Bytes); ok {
 		what = "bytes"
 	}
-	media, _, err := mime.ParseMediaType(v.msg.DataContentType)
+	media, _, err := mime.ParseMediaType(contentType)
 	if err != nil || len(media) > maxMedia {
-		return fmt.Sprintf("; data is %s and not JSON, for that is what the message's content type says", what)
+		return fmt.Sprintf("; %s is %s and not JSON, for that is what the %s content type says", name, what, whose)
 	}
-	return fmt.Sprintf("; data is %s and not JSON, for the message's content type is %s", what, media)
+	return fmt.Sprintf("; %s is %s and not JSON, for the %s content type is %s", name, what, whose, media)
 }
 
 const maxMedia = 100
@@ -117,8 +126,8 @@ func spelt(a *ast.AST) map[string]bool {
 	return names
 }
 
-func unfit(x *val, want string) error {
-	return &Error{fmt.Sprintf("the expression gave a value of type %s where %s is needed", typeName(x), want)}
+func (v *View) unfit(x *val, want string) error {
+	return &Error{fmt.Sprintf("the expression gave a value of type %s where %s is needed", typeName(x), want) + v.noJSON()}
 }
 
 func typeName(x *val) string {

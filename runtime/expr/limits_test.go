@@ -97,6 +97,22 @@ func TestErrorsNameWhatTheExpressionNames(t *testing.T) {
 	}
 }
 
+func TestErrorsSayThatAPageIsNoJSON(t *testing.T) {
+	for source, want := range map[string]string{
+		`body`:       "gave a value of type string where a list is needed; body is a text and not JSON, for the answer's content type is text/html",
+		`body.items`: "body is a text and not JSON, for the answer's content type is text/html",
+	} {
+		p, err := Compile(source, PageScope, List)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, err = p.EvalList(t.Context(), ForPage(&Page{ContentType: "text/html; charset=utf-8", Body: []byte(`{"items":[]}`)}))
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v, want %s", source, err, want)
+		}
+	}
+}
+
 // What a message holds is in no error, wherever it stands.
 func TestErrorsKeepDataToThemselves(t *testing.T) {
 	const secret = "hunter2"

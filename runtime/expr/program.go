@@ -113,7 +113,7 @@ func (p *Program) EvalBool(ctx context.Context, v *View) (bool, error) {
 		return false, p.fault(ctx, v, err)
 	}
 	if x.kind != vBool {
-		return false, unfit(&x, "true or false")
+		return false, v.unfit(&x, "true or false")
 	}
 	return x.num == 1, nil
 }
@@ -136,7 +136,7 @@ func (p *Program) EvalString(ctx context.Context, v *View) (string, error) {
 			return strconv.FormatUint(uint64(u), 10), nil
 		}
 	}
-	return "", unfit(&x, "a string")
+	return "", v.unfit(&x, "a string")
 }
 
 // EvalJSON appends the result as one JSON value to dst. After an error dst has what it had before.
@@ -179,7 +179,7 @@ func (p *Program) EvalList(ctx context.Context, v *View) ([][]byte, error) {
 	}
 	l, ok := x.ref.(traits.Lister)
 	if !ok {
-		return nil, unfit(&x, "a list")
+		return nil, v.unfit(&x, "a list")
 	}
 	elements := make([][]byte, 0, size(l))
 	for it := l.Iterator(); it.HasNext() == types.True; {
