@@ -107,6 +107,9 @@ func (c *Controller) stop(ctx context.Context, f *facts) error {
 		return draining("")
 	}
 	if !state.stopped() {
+		if state.replicas == 0 {
+			return draining("") // nobody has told it yet to have none
+		}
 		return draining(fmt.Sprintf(" %d Pods still run.", state.replicas))
 	}
 	pods := new(metav1.PartialObjectMetadataList)

@@ -74,7 +74,7 @@ func conclude(f *facts) (accepted, programmed, ready answer, reconciling, stalle
 			ready = not(&problem{reason: v1alpha1.ReasonRolloutFailed, message: r.stuck})
 			hold(&problem{class: stalls, reason: v1alpha1.ReasonRolloutFailed, message: r.stuck})
 		case f.set != nil && !r.complete():
-			p := &problem{class: waits, reason: v1alpha1.ReasonRollingOut, message: "Pods are being started or replaced to run the current plan."}
+			p := &problem{class: waits, reason: v1alpha1.ReasonRollingOut, message: "Pods are being started or replaced to run the current plan; kubectl get pods -l " + f.set.Selector + " shows how far they are."}
 			ready = not(p)
 			hold(p)
 		case f.resource.Kind == "Broker":

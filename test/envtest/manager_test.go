@@ -39,7 +39,7 @@ func quickstart() string {
 	return strings.Join(texts, "\n---\n")
 }
 
-var _ = Describe("The manager, deployed", Ordered, func() {
+var _ = Describe("The manager, deployed", Ordered, Label(processes), func() {
 	BeforeAll(func(ctx SpecContext) { deployed(ctx) }, NodeTimeout(time1m))
 
 	It("does under its own rights what a person asks for by kubectl, tells it, and ends in order", func(ctx SpecContext) {

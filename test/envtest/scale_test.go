@@ -57,7 +57,7 @@ func many(namespace string, n int) []client.Object {
 	return all[:n]
 }
 
-var _ = Describe("Many resources", Ordered, func() {
+var _ = Describe("Many resources", Ordered, Label(processes), func() {
 	BeforeAll(func(ctx SpecContext) { deployed(ctx) }, NodeTimeout(time1m))
 
 	for _, n := range sizes() {

@@ -69,7 +69,38 @@ func TestOperator(t *testing.T) {
 	limits, reporter := GinkgoConfiguration()
 	limits.Timeout = 20 * time.Minute
 	reporter.Succinct, reporter.NoColor = true, true
+	if limits.LabelFilter == "" && len(limits.FocusStrings) == 0 {
+		limits.LabelFilter = "!" + processes
+		await := besides(t)
+		defer await()
+	}
 	RunSpecs(t, "Operator", limits, reporter)
+}
+
+// processes is the label of the specs that start managers as processes. They mostly wait.
+const processes = "processes"
+
+// besides runs these specs beside the others, in a process of its own with its own API server, for a process runs one spec at a time.
+func besides(t *testing.T) (await func()) {
+	cmd := exec.Command(os.Args[0], "-test.run", "^TestOperator$", "-test.v", "-ginkgo.label-filter", processes)
+	var said strings.Builder
+	cmd.Stdout, cmd.Stderr = &said, &said
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	return func() {
+		if err := cmd.Wait(); err != nil {
+			t.Errorf("the specs with the label %s: %v\n%s", processes, err, said.String())
+		}
+		if !strings.Contains(said.String(), "SUCCESS!") {
+			t.Errorf("the specs with the label %s: none was run:\n%s", processes, said.String())
+		}
+		for line := range strings.Lines(said.String()) {
+			if _, row, ok := strings.Cut(strings.TrimSuffix(line, "\n"), "=== ATTR  TestOperator report "); ok {
+				t.Attr("report", row)
+			}
+		}
+	}
 }
 
 // findAssets are etcd and kube-apiserver, built when they are not there.
