@@ -73,17 +73,17 @@ func readFlags(args []string, env func(string) string, out io.Writer) (config, e
 }
 
 // readVariables reads those of --worker-env. They stand in Pods, where many may read them, so what is known to hold a token is refused. An error
-// has no value, for a log is no place for one that should not have been there; what has no = may be a value altogether.
+// has no value, for a log is no place for one that should not have been there; what has no = may be a value altogether, and so may what looks like a name of one that has.
 func readVariables(list []string) (map[string]string, error) {
 	vars := map[string]string{}
-	for _, v := range list {
+	for i, v := range list {
 		name, value, ok := strings.Cut(v, "=")
 		_, twice := vars[name]
 		switch {
 		case !ok:
 			return nil, errors.New("--worker-env has no = in it: it must be NAME=VALUE")
 		case len(validation.IsEnvVarName(name)) > 0:
-			return nil, fmt.Errorf("--worker-env has a variable %q: it must be NAME=VALUE, with a name of letters, digits, '_', '-' and '.' that does not begin with a digit", name)
+			return nil, fmt.Errorf("--worker-env, number %d of them: it must be NAME=VALUE, with a name of letters, digits, '_', '-' and '.' that does not begin with a digit", i+1)
 		case strings.HasPrefix(name, "KUBERNETES_"):
 			return nil, fmt.Errorf("--worker-env has %s: by KUBERNETES_* a Pod is told where its cluster's API is, so it cannot be set", name)
 		case twice:

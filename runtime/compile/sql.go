@@ -45,8 +45,8 @@ func (c *compiler) pollSQL(s *subject, spec *v1alpha1.PollerSpec) *plan.PollSQL 
 		s.refuse("spec.detect", v1alpha1.ReasonInvalid, "with sql.cursor the query gives what lies beyond it, which is detect: Cursor: use that, or remove the cursor")
 	case in.Cursor != nil && spec.Items != nil:
 		s.refuse("spec.items", v1alpha1.ReasonInvalid, "with sql.cursor each row is an item: shape and select rows in the query, and remove items")
-	case out.Overlap > 0:
-		if _, err := time.Parse(time.RFC3339, strings.Replace(in.Cursor.Start[0], " ", "T", 1)); err != nil && len(in.Cursor.Start) == columns {
+	case out.Overlap > 0 && columns > 0 && len(in.Cursor.Start) == columns:
+		if _, err := time.Parse(time.RFC3339, strings.Replace(in.Cursor.Start[0], " ", "T", 1)); err != nil {
 			s.refuse("spec.sql.cursor.start[0]", v1alpha1.ReasonInvalid, "overlap needs a cursor whose first column is a time: start with one, such as 2026-01-31T12:00:00Z, or remove overlap")
 		}
 	}

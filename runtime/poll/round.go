@@ -15,10 +15,14 @@ import (
 // wraps checkpoint.ErrConflict.
 func (p *Poller) poll(ctx context.Context) error {
 	// A checkpoint that could not be written is written before anything else is published.
+	owed := p.keep.saved == nil
 	if err := p.keep.save(ctx, p.st); err != nil {
 		return checkpointFailure(ctx, err)
 	}
 	if p.st.At == nil {
+		if owed {
+			return nil // that was all that its round lacked: the next one has its time
+		}
 		p.begin()
 		if err := p.keep.save(ctx, p.st); err != nil {
 			return checkpointFailure(ctx, err)

@@ -205,3 +205,31 @@ func TestARestartIsNoneOfTheTimesOfACron(t *testing.T) {
 		}
 	})
 }
+
+// A round that has published everything lacks its checkpoint only: to ask again would publish everything again.
+func TestAFailedLastCheckpointIsNoNewRound(t *testing.T) {
+	for fail := range 3 {
+		synctest.Test(t, func(t *testing.T) {
+			out := &scripted{}
+			store := &failing{at: fail + 1}
+			polls, _, err := timed(t, plan.Poller{Detect: always, Schedule: plan.Schedule{Cron: "0 6 * * *"}}, store, out, time.Hour, func(int) (*answer, error) { return body(`1`) })
+			want(t, polls, max(0, 1-fail)) // the first checkpoint is before the first request
+			if err != nil || len(out.stored) != 1 || store.saves < 2 {
+				t.Errorf("save %d fails: published %d, %d saves, %v", fail+1, len(out.stored), store.saves, err)
+			}
+		})
+	}
+}
+
+// A failing checkpoint cannot be written once.
+type failing struct {
+	memory
+	saves, at int
+}
+
+func (f *failing) Save(ctx context.Context, doc []byte) error {
+	if f.saves++; f.saves == f.at {
+		return errors.New("the API server is away")
+	}
+	return f.memory.Save(ctx, doc)
+}
