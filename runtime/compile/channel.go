@@ -18,7 +18,7 @@ type channel struct {
 
 	broker *broker // nil when it cannot be told
 	object plan.Object
-	// maxMessageBytes is the largest message that it takes, attributes included.
+	// maxMessageBytes is the largest data that it takes.
 	maxMessageBytes int
 	// schema is the JSON Schema that whatever is published to it must meet; nil: none, or one that was refused.
 	schema json.RawMessage
@@ -36,6 +36,14 @@ const (
 )
 
 func (ch *channel) ordering() v1alpha1.Ordering { return v1alpha1.Ordering(ch.object.Ordering) }
+
+// publish is what a flow that publishes to it is told; nothing where ch is nil, which was told as a fault.
+func (ch *channel) publish() *plan.Publish {
+	if ch == nil {
+		return &plan.Publish{}
+	}
+	return &plan.Publish{Object: ch.object.Ref, Schema: ch.schema, MaxMessageBytes: ch.maxMessageBytes}
+}
 
 // declare fills in what Topic and Mailbox have in common.
 func (c *compiler) declare(ch *channel, kind string, ref v1alpha1.ResourceReference, external string, size *resource.Quantity) {

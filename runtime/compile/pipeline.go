@@ -75,10 +75,8 @@ func (c *compiler) pipelineSink(con *consumer, spec *v1alpha1.PipelineSpec) plan
 		return plan.Sink{}
 	}
 	publish := func(field string) plan.Sink {
-		p := &plan.Publish{Key: key}
-		if ch := con.to(field); ch != nil {
-			p.Object, p.Schema = ch.object.Ref, ch.schema
-		}
+		p := con.to(field).publish()
+		p.Key = key
 		return plan.Sink{Publish: p}
 	}
 	switch {

@@ -282,8 +282,8 @@ func refs(p *plan.Plan) []plan.Ref {
 		if f.Sink.Publish != nil {
 			add(&f.Sink.Publish.Object)
 		}
-		if f.Sink.Push != nil {
-			add(f.Sink.Push.ReplyTo)
+		if f.Sink.Push != nil && f.Sink.Push.ReplyTo != nil {
+			add(&f.Sink.Push.ReplyTo.Object)
 		}
 	}
 	return out

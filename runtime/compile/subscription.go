@@ -35,20 +35,14 @@ func (c *compiler) subscription(it *item[v1alpha1.Subscription]) {
 			sink.Push = &plan.Push{HTTPCall: c.httpCall(s, "spec.deliverTo", d.URI, d.ServiceRef, duration(spec.Timeout, defaultTimeout)), Response: "Drop"}
 			if spec.Reply != nil {
 				sink.Push.Response = "Topic"
-				if to := con.to("spec.reply.topicRef"); to != nil {
-					ref := to.object.Ref
-					sink.Push.ReplyTo, sink.Push.ReplySchema = &ref, to.schema
-				}
+				sink.Push.ReplyTo = con.to("spec.reply.topicRef").publish()
 			}
 		} else {
 			field, kind := "spec.deliverTo.mailboxRef", "Mailbox"
 			if d.TopicRef != nil {
 				field, kind = "spec.deliverTo.topicRef", "Topic"
 			}
-			sink.Publish = &plan.Publish{}
-			if to := con.to(field); to != nil {
-				sink.Publish.Object, sink.Publish.Schema = to.object.Ref, to.schema
-			}
+			sink.Publish = con.to(field).publish()
 			if spec.Reply != nil {
 				s.refuse("spec.reply", v1alpha1.ReasonInvalid, "a %s gives no response that could be published: remove reply, or deliver to a uri or serviceRef", kind)
 			}

@@ -180,7 +180,7 @@ func (u *unit) buildSink(p *plan.Flow, requesters *reply.Sender) ([]flow.Stage, 
 			Sender:     requesters,
 		}
 		if s.Push.ReplyTo != nil {
-			deps.ReplyTo = u.outlet(*s.Push.ReplyTo)
+			deps.ReplyTo = u.outlet(s.Push.ReplyTo.Object)
 		}
 		stage, err := sink.NewPush(*s.Push, deps)
 		return []flow.Stage{stage}, err

@@ -3,9 +3,11 @@ package engine
 import (
 	"context"
 	"log/slog"
+	"net/http"
 	"time"
 
 	"github.com/waybill-dev/waybill/runtime/flow"
+	"github.com/waybill-dev/waybill/runtime/message"
 	"github.com/waybill-dev/waybill/runtime/reply"
 )
 
@@ -13,7 +15,8 @@ import (
 const receiptTimeout = 5 * time.Second
 
 // receipts tells waiting requesters how their message ended: Processed once the broker took our acknowledgement, Failed when the dead letter
-// has it. Of what expired nothing is told: its requester has given up. A request for a reply was answered by the sink; of it only the failure is told here.
+// has it. Of what expired nothing is told: its requester has given up. A request for a reply was answered by the sink; of it is told here that it
+// failed, or that nothing came out of the steps for the sink.
 func receipts(s *reply.Sender, log *slog.Logger) func(context.Context, []flow.Settled) {
 	return func(ctx context.Context, settled []flow.Settled) {
 		for _, one := range settled {
@@ -23,13 +26,16 @@ func receipts(s *reply.Sender, log *slog.Logger) func(context.Context, []flow.Se
 				continue
 			}
 			answer := reply.Answer{Kind: reply.Processed}
-			switch one.Outcome {
-			case flow.DeadLettered, flow.Failed:
+			switch {
+			case one.Outcome == flow.DeadLettered, one.Outcome == flow.Failed:
 				answer = reply.Answer{Kind: reply.Failed, Reason: one.Reason, Error: one.Err}
-			default:
-				if want != reply.Processed || one.Outcome == flow.Dropped && one.Reason == flow.Expired {
-					continue
-				}
+			case one.Outcome == flow.Dropped && one.Reason == flow.Expired:
+				continue
+			case one.Outcome == flow.Dropped && want == reply.Reply:
+				nothing := message.Message{ID: request.ID, Source: request.Source, Type: "dev.waybill.reply"}
+				answer = reply.Answer{Kind: reply.Reply, Status: http.StatusNoContent, Message: nothing}
+			case want == reply.Reply:
+				continue
 			}
 			ctx, cancel := context.WithTimeout(ctx, receiptTimeout)
 			if err := s.Reply(ctx, request, answer); err != nil {

@@ -23,6 +23,8 @@ func TestReceiptsTellWhatWasAskedForAndHappened(t *testing.T) {
 		"dropped on purpose":         {wantsProcessed, flow.Dropped, "Filtered", reply.Processed},
 		"expired":                    {wantsProcessed, flow.Dropped, flow.Expired, ""},
 		"dead-lettered":              {wantsProcessed, flow.DeadLettered, "Terminal", reply.Failed},
+		"nothing came out to reply":  {wantsReply, flow.Dropped, "Filtered", reply.Reply},
+		"a request that expired":     {wantsReply, flow.Dropped, flow.Expired, ""},
 		"the sink has replied":       {wantsReply, flow.Done, "", ""},
 		"a reply that cannot come":   {wantsReply, flow.DeadLettered, "Terminal", reply.Failed},
 		"its one attempt has failed": {wantsReply, flow.Failed, "", reply.Failed},

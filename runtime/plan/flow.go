@@ -78,19 +78,18 @@ type Sink struct {
 
 // Publish writes each message to a Topic or Queue.
 type Publish struct {
-	Object Ref             `json:"object"`
-	Key    *Expr           `json:"key,omitempty"`
-	Schema json.RawMessage `json:"schema,omitempty"` // JSON Schema that the Topic asks data to meet
+	Object          Ref             `json:"object"`
+	Key             *Expr           `json:"key,omitempty"`
+	Schema          json.RawMessage `json:"schema,omitempty"`          // JSON Schema that the Topic asks data to meet
+	MaxMessageBytes int             `json:"maxMessageBytes,omitempty"` // of the data; 0: no bound but the broker's
 }
 
 // Push sends each message to a subscriber. What becomes of a response body: Drop, Topic (published to ReplyTo when it is a CloudEvent)
 // or Requester (it is the reply to a waiting requester).
 type Push struct {
 	HTTPCall
-	Response string `json:"response"`
-	ReplyTo  *Ref   `json:"replyTo,omitempty"`
-	// ReplySchema is what the Topic at ReplyTo asks data to meet.
-	ReplySchema json.RawMessage `json:"replySchema,omitempty"`
+	Response string   `json:"response"`
+	ReplyTo  *Publish `json:"replyTo,omitempty"`
 }
 
 // Reply sends each message to the requester that waits for it.

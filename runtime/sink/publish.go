@@ -11,7 +11,7 @@ import (
 	"github.com/waybill-dev/waybill/runtime/schema"
 )
 
-// NewPublish makes the stages that publish p: the schema and the key, where p has them, then the publishing. They are stages of their own so
+// NewPublish makes the stages that publish p: what it asks of messages and the key, where p has them, then the publishing. They are stages of their own so
 // that the flow holds back what must not overtake a message that fails there.
 func NewPublish(p plan.Publish, to Outlet) ([]flow.Stage, error) {
 	stages, err := prepare(p)
@@ -33,12 +33,12 @@ func NewCarry(p plan.Publish) ([]flow.Stage, error) {
 // prepare makes the stages before the publishing.
 func prepare(p plan.Publish) ([]flow.Stage, error) {
 	var stages []flow.Stage
-	if len(p.Schema) > 0 {
-		s, err := schema.Compile(p.Schema)
-		if err != nil {
-			return nil, fmt.Errorf("schema: %w", err)
-		}
-		stages = append(stages, conform{s})
+	asked, err := newTerms(p)
+	if err != nil {
+		return nil, err
+	}
+	if asked != (terms{}) {
+		stages = append(stages, conform{asked})
 	}
 	if p.Key != nil {
 		program, err := expr.Compile(p.Key.CEL, expr.Message, expr.String)
@@ -50,23 +50,45 @@ func prepare(p plan.Publish) ([]flow.Stage, error) {
 	return stages, nil
 }
 
-// conform lets through what meets the schema of the Topic.
-type conform struct{ schema *schema.Schema }
+// terms are what a Topic or Mailbox asks of the messages that are published to it.
+type terms struct {
+	schema *schema.Schema // nil: anything goes
+	bytes  int            // of the data; 0: as many as the broker takes
+}
+
+func newTerms(p plan.Publish) (t terms, err error) {
+	t.bytes = p.MaxMessageBytes
+	if len(p.Schema) > 0 {
+		if t.schema, err = schema.Compile(p.Schema); err != nil {
+			return t, fmt.Errorf("schema: %w", err)
+		}
+	}
+	return t, nil
+}
+
+// refuse says what is wrong with m, without its data.
+func (t terms) refuse(m *message.Message) error {
+	if t.bytes > 0 && len(m.Data) > t.bytes {
+		return fmt.Errorf("its data has %d bytes; %d are the most that its destination takes (spec.maxMessageBytes)", len(m.Data), t.bytes)
+	}
+	if t.schema != nil {
+		if v := t.schema.Violations(m); v != nil {
+			return fmt.Errorf("the schema of the topic that it goes to refuses %s", v[0])
+		}
+	}
+	return nil
+}
+
+// conform lets through what meets the terms.
+type conform struct{ terms terms }
 
 func (c conform) Process(_ context.Context, b *flow.Batch) {
 	for i := range b.Events {
 		e := &b.Events[i]
-		if err := conforms(c.schema, &e.Message); err != nil {
+		if err := c.terms.refuse(&e.Message); err != nil {
 			b.Fail(e.Input, &flow.Fault{Blame: flow.Message, Err: err})
 		}
 	}
-}
-
-func conforms(s *schema.Schema, m *message.Message) error {
-	if v := s.Violations(m); v != nil {
-		return fmt.Errorf("the schema of the topic that it goes to refuses %s", v[0])
-	}
-	return nil
 }
 
 type key struct{ program *expr.Program }

@@ -13,7 +13,6 @@ import (
 	"github.com/waybill-dev/waybill/runtime/outbound"
 	"github.com/waybill-dev/waybill/runtime/plan"
 	"github.com/waybill-dev/waybill/runtime/reply"
-	"github.com/waybill-dev/waybill/runtime/schema"
 )
 
 // What becomes of the answer to a push: plan.Push.Response.
@@ -50,7 +49,7 @@ func NewPush(p plan.Push, d PushDeps) (flow.Stage, error) {
 	switch p.Response {
 	case drop, "":
 	case toTopic:
-		if d.ReplyTo.Publisher == nil {
+		if p.ReplyTo == nil || d.ReplyTo.Publisher == nil {
 			return nil, errors.New("a push that publishes the answers needs a publisher for them")
 		}
 	case requester:
@@ -62,12 +61,10 @@ func NewPush(p plan.Push, d PushDeps) (flow.Stage, error) {
 	}
 	s := &push{deps: d, response: p.Response, target: *target, silent: *target, concurrency: p.Concurrency}
 	s.silent.Discard = true
-	if len(p.ReplySchema) > 0 {
-		if s.replies, err = schema.Compile(p.ReplySchema); err != nil {
-			return nil, fmt.Errorf("replySchema: %w", err)
-		}
-	}
 	if s.response == toTopic {
+		if s.replies, err = newTerms(*p.ReplyTo); err != nil {
+			return nil, fmt.Errorf("reply: %w", err)
+		}
 		s.target.Want = cehttp.IsEvent // any other body is dropped, however large it is
 	}
 	if s.concurrency <= 0 {
@@ -77,7 +74,7 @@ func NewPush(p plan.Push, d PushDeps) (flow.Stage, error) {
 }
 
 type push struct {
-	replies     *schema.Schema // what events in answers must meet; nil: anything goes
+	replies     terms // of events in answers
 	deps        PushDeps
 	response    string
 	target      outbound.Target
@@ -177,19 +174,27 @@ func (s *push) publish(ctx context.Context, answer *outbound.Response, sent *mes
 		if trace := sent.Attribute(message.TraceParent); trace != "" && m.Attribute(message.TraceParent) == "" {
 			m = m.With(message.TraceParent, trace)
 		}
-		if s.replies != nil {
-			if err := conforms(s.replies, &m); err != nil {
-				return &flow.Fault{Blame: flow.Destination, Err: fmt.Errorf("%s answered with an event that cannot be published: %w", s.target.URL.Host, err), At: outbound.Shown(s.target.URL)}
-			}
+		if err := s.replies.refuse(&m); err != nil {
+			return s.unpublishable(err)
 		}
 		ms[i] = onward(m, n)
 	}
 	for _, err := range s.deps.ReplyTo.Publisher.Publish(ctx, ms) {
-		if err != nil {
-			return describe("the event in the answer of "+s.target.URL.Host, s.deps.ReplyTo.fault(ctx, err))
+		if err == nil {
+			continue
 		}
+		err = s.deps.ReplyTo.fault(ctx, err)
+		if f, ok := errors.AsType[*flow.Fault](err); ok && f.Blame == flow.Message {
+			return s.unpublishable(f.Err)
+		}
+		return describe("the event in the answer of "+s.target.URL.Host, err)
 	}
 	return nil
+}
+
+// unpublishable blames who answered with an event that is never taken, not the message that was sent.
+func (s *push) unpublishable(err error) error {
+	return &flow.Fault{Blame: flow.Destination, Err: fmt.Errorf("%s answered with an event that cannot be published: %w", s.target.URL.Host, err), At: outbound.Shown(s.target.URL)}
 }
 
 // reply makes a message of the answer: the event that it carries, else its body as it is, which may be empty.

@@ -190,6 +190,19 @@ func TestPublishFailures(t *testing.T) {
 	run(t.Context(), stages, &flow.Batch{}) // nothing left to publish
 }
 
+func TestPublishRefusesMoreThanTheDestinationTakes(t *testing.T) {
+	stages, err := NewPublish(plan.Publish{MaxMessageBytes: 20}, Outlet{&scripted{}, classify})
+	if err != nil {
+		t.Fatal(err)
+	}
+	b := batch(event("just enough", "k", message.Attribute{Name: "apart", Value: "attributes are"}), event("one too many!", "k"))
+	run(t.Context(), stages[:1], b)
+	expect(t, b, nil, flow.Message)
+	if text := b.Inputs[1].Err.Error(); text != "its data has 22 bytes; 20 are the most that its destination takes (spec.maxMessageBytes)" {
+		t.Error(text)
+	}
+}
+
 func TestPublishRefusesWhatTheTopicsSchemaRefuses(t *testing.T) {
 	stages, err := NewPublish(plan.Publish{Schema: json.RawMessage(`{"type":"object","properties":{"id":{"enum":["good"]}}}`)}, Outlet{&scripted{}, classify})
 	if err != nil {
@@ -288,7 +301,7 @@ func TestPushPublishesTheEventInTheAnswer(t *testing.T) {
 	var respond http.HandlerFunc
 	c, call := server(t, func(w http.ResponseWriter, r *http.Request) { respond(w, r) })
 	p := &scripted{}
-	s, err := NewPush(plan.Push{HTTPCall: call, Response: "Topic"}, PushDeps{Client: c, ReplyTo: Outlet{p, classify}})
+	s, err := NewPush(plan.Push{HTTPCall: call, Response: "Topic", ReplyTo: &plan.Publish{}}, PushDeps{Client: c, ReplyTo: Outlet{p, classify}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -322,7 +335,7 @@ func TestPushPublishesTheEventInTheAnswer(t *testing.T) {
 		"empty":       {func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(204) }, nil, nil, nil},
 		"malformed":   {content("application/cloudevents+json", `{"specversion":"1.0"`), nil, flow.Destination, nil},
 		"broker away": {binary, errors.New("away"), flow.Broker, nil},
-		"too large":   {binary, driver.ErrTooLarge, flow.Message, nil},
+		"too large":   {binary, driver.ErrTooLarge, flow.Destination, nil},
 	} {
 		respond = k.respond
 		p.stored, p.refuse = nil, func(*message.Message) error { return k.refuse }

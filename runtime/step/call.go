@@ -2,6 +2,8 @@ package step
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"net/http"
 	"sync"
 	"sync/atomic"
@@ -16,6 +18,7 @@ import (
 // Inputs that must keep their order are sent one after the other, and nothing is sent behind one that failed; the events of one input, and
 // inputs of different lanes, are sent at once.
 type call struct {
+	name   string
 	client *outbound.Client
 	target *outbound.Target
 	// turns are the requests that may be under way at once, in all batches together.
@@ -48,7 +51,7 @@ func (c *call) Process(ctx context.Context, b *flow.Batch) {
 	}
 	for i := range errs {
 		if errs[i] != nil {
-			b.Fail(b.Events[i].Input, errs[i])
+			b.Fail(b.Events[i].Input, c.fault(errs[i]))
 		}
 	}
 	keep(b, NoContent, func(i int, e *flow.Event) bool {
@@ -63,6 +66,20 @@ func (c *call) Process(ctx context.Context, b *flow.Batch) {
 		replace(e, answer)
 		return true
 	})
+}
+
+// fault says which step it was that failed. An answer that is too large for a message is as large the next time, so the message is to blame.
+func (c *call) fault(err error) error {
+	f, ok := errors.AsType[*flow.Fault](err)
+	if !ok {
+		return err
+	}
+	named := *f
+	named.Err = fmt.Errorf("step %s: %w", c.name, f.Err)
+	if errors.Is(err, outbound.ErrTooLarge) {
+		named.Blame = flow.Message
+	}
+	return &named
 }
 
 // span is the events of one input: their indexes from the first to before the last.

@@ -61,7 +61,7 @@ func build(s plan.Step, d Deps) (flow.Stage, error) {
 			return nil, errors.New("there is no HTTP client to call with")
 		}
 		t, err := d.Client.Target(d.Namespace, *s.HTTP)
-		return &call{d.Client, t, make(chan struct{}, max(s.HTTP.Concurrency, 1))}, err
+		return &call{s.Name, d.Client, t, make(chan struct{}, max(s.HTTP.Concurrency, 1))}, err
 	}
 	return nil, errors.New("the plan says not what it does; it is from another version of Waybill")
 }

@@ -146,7 +146,7 @@ kind: Pipeline
 metadata: {name: sum}
 spec:
   from: {mailboxRef: {name: sum}}
-  steps: [{name: sum, transform: {cel: '{"sum": data.sum()}'}}]
+  steps: [{name: wanted, filter: {cel: 'data != [0]'}}, {name: sum, transform: {cel: '{"sum": data.sum()}'}}]
   to: {reply: {}}`)
 	url := p.ready("Endpoint", "sum").Address
 	if a := post(t, url, `[1, 2.5, 3]`, "Content-Type", "application/json").want(http.StatusOK); a.body != `{"sum":6.5}` || a.header.Get("Content-Type") != "application/json" {
@@ -159,6 +159,10 @@ spec:
 	}
 	if a := post(t, url, `[]`, "Content-Type", "application/json").want(http.StatusOK); a.body != `{"sum":0}` {
 		t.Errorf("then %q", a.body)
+	}
+	// Who waits for what is dropped need not wait to the end.
+	if a := post(t, url, `[0]`, "Content-Type", "application/json").want(http.StatusNoContent); a.body != "" {
+		t.Errorf("of what was dropped came %q", a.body)
 	}
 }
 

@@ -428,8 +428,9 @@ func (t *transferSource) leave(ctx context.Context) error {
 	t.closed = true
 	r := t.cursor.record
 	r.mark, r.Open = t.reached(), false
-	if err := t.conn.storeCursor(ctx, t.spec.Object.Name, t.spec.Group, &t.cursor, r); err != nil && !errors.Is(err, driver.ErrStale) {
-		return err
+	err := t.conn.storeCursor(ctx, t.spec.Object.Name, t.spec.Group, &t.cursor, r)
+	if _, away := t.conn.online(); errors.Is(err, driver.ErrStale) || away != nil {
+		return nil // the next one too, where the connection has broken meanwhile
 	}
-	return nil
+	return err
 }
