@@ -84,7 +84,7 @@ type EndpointSpec struct {
 	// +optional
 	Guarantee Guarantee `json:"guarantee,omitempty"`
 
-	// key gives the message key; it must be a string. Default: the request's attribute partitionkey.
+	// key gives the message key: a string, number or bool. Default: the request's attribute partitionkey.
 	// +optional
 	Key *Expression `json:"key,omitempty"`
 

@@ -72,7 +72,7 @@ type PipelineSpec struct {
 	// +optional
 	Ordering Ordering `json:"ordering,omitempty"`
 
-	// key gives the message key; it must be a string. Default: the key of the message that came in.
+	// key gives the message key: a string, number or bool. Default: the key of the message that came in.
 	// +optional
 	Key *Expression `json:"key,omitempty"`
 

@@ -64,11 +64,11 @@ type PollerSpec struct {
 	// +optional
 	Items *Expression `json:"items,omitempty"`
 
-	// id gives an item's id, which must be a string; over item. Default: a hash of the item's content.
+	// id gives an item's id, a string, number or bool; over item. Default: a hash of the item's content.
 	// +optional
 	ID *Expression `json:"id,omitempty"`
 
-	// key gives the message key; it must be a string. Default: none.
+	// key gives the message key: a string, number or bool. Default: none.
 	// +optional
 	Key *Expression `json:"key,omitempty"`
 

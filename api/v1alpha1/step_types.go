@@ -41,7 +41,7 @@ type Step struct {
 
 // DedupeStep drops repetitions. It remembers in memory, for each replica and until it restarts: it reduces duplicates and guarantees nothing.
 type DedupeStep struct {
-	// key gives what must not repeat; it must be a string.
+	// key gives what must not repeat: a string, number or bool.
 	// +required
 	Key Expression `json:"key"`
 

@@ -128,6 +128,7 @@ func run(ctx context.Context, f *runFlags, stdin io.Reader, stdout, stderr io.Wr
 	say := &speaker{out: stdout, json: f.value == "json"}
 	show := newDisplay(stdout, stderr, say.json)
 	log := slog.New(&console{display: show})
+	slog.SetDefault(log) // what net/http says by itself is in no other form
 	lap := &laptop{state: st, secrets: secrets, services: given.services, origin: origin(listener)}
 	outcomes, missing := lap.runnable(l, &actual)
 	report(f.output, stdout, stderr, missing)

@@ -10,16 +10,34 @@ import (
 	"github.com/waybill-dev/waybill/runtime/message"
 )
 
-// attributes is the map of a message's extension attributes.
+// attributes is the map of a message's extension attributes, those apart that serve Waybill alone.
 type attributes []message.Attribute
 
 func (a *attributes) FindStringKey(name string) (any, bool) {
-	for i := range *a {
-		if (*a)[i].Name == name {
-			return types.String((*a)[i].Value), true
-		}
+	if v, ok := extension(*a, name); ok {
+		return types.String(v), true
 	}
 	return nil, false
+}
+
+func extension(list []message.Attribute, name string) (string, bool) {
+	for i := range list {
+		if list[i].Name == name {
+			return list[i].Value, !message.Internal(name)
+		}
+	}
+	return "", false
+}
+
+// shown are the names.
+func (a *attributes) shown() []ref.Val {
+	names := make([]ref.Val, 0, len(*a))
+	for i := range *a {
+		if !message.Internal((*a)[i].Name) {
+			names = append(names, types.String((*a)[i].Name))
+		}
+	}
+	return names
 }
 
 func (a *attributes) Find(key ref.Val) (ref.Val, bool) {
@@ -43,22 +61,18 @@ func (a *attributes) Contains(key ref.Val) ref.Val {
 	return types.Bool(ok)
 }
 
-func (a *attributes) Size() ref.Val { return types.Int(len(*a)) }
+func (a *attributes) Size() ref.Val { return types.Int(len(a.shown())) }
 
 func (a *attributes) Fold(f traits.Folder) {
-	for i := range *a {
-		if !f.FoldEntry(types.String((*a)[i].Name), types.String((*a)[i].Value)) {
+	for _, name := range a.shown() {
+		if !f.FoldEntry(name, a.Get(name)) {
 			return
 		}
 	}
 }
 
 func (a *attributes) Iterator() traits.Iterator {
-	names := make([]ref.Val, len(*a))
-	for i := range *a {
-		names[i] = types.String((*a)[i].Name)
-	}
-	return types.NewRefValList(values, names).Iterator()
+	return types.NewRefValList(values, a.shown()).Iterator()
 }
 
 func (a *attributes) Equal(other ref.Val) ref.Val {
@@ -66,16 +80,16 @@ func (a *attributes) Equal(other ref.Val) ref.Val {
 	if !ok || m.Size() != a.Size() {
 		return types.False
 	}
-	for i := range *a {
-		v, found := m.Find(types.String((*a)[i].Name))
-		if !found || types.Equal(v, types.String((*a)[i].Value)) != types.True {
+	for _, name := range a.shown() {
+		v, found := m.Find(name)
+		if !found || types.Equal(v, a.Get(name)) != types.True {
 			return types.False
 		}
 	}
 	return types.True
 }
 
-func (a *attributes) IsZeroValue() bool                         { return len(*a) == 0 }
+func (a *attributes) IsZeroValue() bool                         { return a.Size() == types.IntZero }
 func (a *attributes) ConvertToNative(reflect.Type) (any, error) { return nil, errNative }
 func (a *attributes) ConvertToType(to ref.Type) ref.Val         { return convert(a, to) }
 func (a *attributes) Type() ref.Type                            { return types.MapType }

@@ -7,8 +7,6 @@ import (
 	"cel.dev/cel-go/common/ast"
 	"cel.dev/cel-go/common/operators"
 	"cel.dev/cel-go/common/types"
-
-	"github.com/waybill-dev/waybill/runtime/message"
 )
 
 type (
@@ -146,9 +144,9 @@ func (d *director) value(e ast.Expr) valFn {
 	case ast.IdentKind:
 		return d.variable(e.AsIdent())
 	case ast.SelectKind:
-		if name, ok := d.extension(e); ok {
+		if name, ok := d.selects(e); ok {
 			return func(v *View) val {
-				if s, ok := find(v.msg, name); ok {
+				if s, ok := extension(v.msg.Attributes, name); ok {
 					return stringVal(s)
 				}
 				return val{}
@@ -180,8 +178,8 @@ func (d *director) variable(name string) valFn {
 	return nil
 }
 
-// extension recognises attributes.NAME.
-func (d *director) extension(e ast.Expr) (string, bool) {
+// selects recognises attributes.NAME.
+func (d *director) selects(e ast.Expr) (string, bool) {
 	s := e.AsSelect()
 	of := s.Operand()
 	return s.FieldName(), !s.IsTestOnly() && d.isAttributes(of)
@@ -189,15 +187,6 @@ func (d *director) extension(e ast.Expr) (string, bool) {
 
 func (d *director) isAttributes(e ast.Expr) bool {
 	return d.scope == Message && e.Kind() == ast.IdentKind && e.AsIdent() == "attributes" && d.slot("attributes") < 0
-}
-
-func find(m *message.Message, name string) (string, bool) {
-	for i := range m.Attributes {
-		if m.Attributes[i].Name == name {
-			return m.Attributes[i].Value, true
-		}
-	}
-	return "", false
 }
 
 var arithmetic = map[string]byte{
@@ -346,7 +335,7 @@ func (d *director) has(s ast.SelectExpr) testFn {
 	name := s.FieldName()
 	if d.isAttributes(s.Operand()) {
 		return func(v *View) truth {
-			_, ok := find(v.msg, name)
+			_, ok := extension(v.msg.Attributes, name)
 			return truthOf(ok)
 		}
 	}
@@ -443,7 +432,7 @@ func (d *director) in(what, where ast.Expr) testFn {
 			if x.kind != vString {
 				return open
 			}
-			_, ok := find(v.msg, x.str)
+			_, ok := extension(v.msg.Attributes, x.str)
 			return truthOf(ok)
 		}
 	}

@@ -97,6 +97,30 @@ func TestErrorsNameWhatTheExpressionNames(t *testing.T) {
 	}
 }
 
+// Where a reply goes is nobody's business but ours: whoever answered with all attributes would hand it out.
+func TestAttributesAreThoseOfTheMessage(t *testing.T) {
+	m := &message.Message{ID: "1", Attributes: []message.Attribute{{Name: message.ReplyTo, Value: "inbox"}, {Name: "color", Value: "red"},
+		{Name: message.Correlation, Value: "rABC"}, {Name: message.Hops, Value: "2"}, {Name: message.Reason, Value: "Rejected"}}}
+	for source, want := range map[string]string{
+		`attributes`:                                             `{"color":"red","wbreason":"Rejected"}`,
+		`size(attributes)`:                                       `2`,
+		`attributes.map(n, n)`:                                   `["color","wbreason"]`,
+		`has(attributes.wbreplyto)`:                              `false`,
+		`"wbcorrelation" in attributes`:                          `false`,
+		`attributes.?wbhops.orValue("none")`:                     `"none"`,
+		`attributes == {"color": "red", "wbreason": "Rejected"}`: `true`,
+		`[attributes][0]`:                                        `{"color":"red","wbreason":"Rejected"}`,
+	} {
+		p, err := Compile(source, Message, JSON)
+		if err != nil {
+			t.Fatal(source, err)
+		}
+		if got, err := p.EvalJSON(t.Context(), For(nil, m), nil); err != nil || string(got) != want {
+			t.Errorf("%s: %s, %v, want %s", source, got, err, want)
+		}
+	}
+}
+
 func TestErrorsSayThatAPageIsNoJSON(t *testing.T) {
 	for source, want := range map[string]string{
 		`body`:       "gave a value of type string where a list is needed; body is a text and not JSON, for the answer's content type is text/html",
