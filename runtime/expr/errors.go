@@ -88,10 +88,10 @@ func (v *View) noJSON() string {
 	if v.state != opaque {
 		return ""
 	}
-	name, whose, contentType := "data", "message's", ""
+	var name, whose, contentType string
 	switch v.scope {
 	case Message:
-		contentType = v.msg.DataContentType
+		name, whose, contentType = "data", "message's", v.msg.DataContentType
 	case PageScope:
 		name, whose, contentType = "body", "answer's", v.page.ContentType
 	default:
