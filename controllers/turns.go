@@ -22,8 +22,8 @@ import (
 const rollAtOnce = 20
 
 // turns says whose Pods may change to another image, or other variables, now. A turn ends when the rollout is complete, and not when Kubernetes gives up on it: what
-// is wrong with the image would be wrong with the next ones. Who was not complete before needs no turn, for it has nothing to lose, and so no
-// resource with a fault of its own holds up others.
+// is wrong with the image would be wrong with the next ones. Who was not complete before needs no turn, for it has nothing to lose, and who
+// could not take one leaves the queue: so no resource with a fault of its own holds up others.
 type turns struct {
 	mu     sync.Mutex
 	held   map[plan.Resource]bool
@@ -65,13 +65,20 @@ func (t *turns) take(r plan.Resource, seed func() ([]plan.Resource, error)) (boo
 func (t *turns) done(r plan.Resource) []plan.Resource {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.drop(r)
 	delete(t.held, r)
-	return slices.Clone(t.queue[:min(len(t.queue), max(rollAtOnce-len(t.held), 0))])
+	return t.drop(r)
 }
 
-func (t *turns) drop(r plan.Resource) {
+// leave ends only the wait of r, and names those whose turn it may be now.
+func (t *turns) leave(r plan.Resource) []plan.Resource {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.drop(r)
+}
+
+func (t *turns) drop(r plan.Resource) (next []plan.Resource) {
 	t.queue = slices.DeleteFunc(t.queue, func(q plan.Resource) bool { return q == r })
+	return slices.Clone(t.queue[:min(len(t.queue), max(rollAtOnce-len(t.held), 0))])
 }
 
 // waits reports whether r is in the queue.
@@ -91,6 +98,13 @@ func (t *turns) counts() (rolling, waiting int) {
 // turnOver lets the next ones have their turn.
 func (c *Controller) turnOver(r plan.Resource) {
 	for _, next := range c.turns.done(r) {
+		c.world.wake(next)
+	}
+}
+
+// leaveQueue lets those behind r go on while r has a fault. A turn that it has stays its own: its Pods may be on their way.
+func (c *Controller) leaveQueue(r plan.Resource) {
+	for _, next := range c.turns.leave(r) {
 		c.world.wake(next)
 	}
 }
