@@ -123,7 +123,7 @@ func (c *Controller) keepRelease(ctx context.Context, o client.Object, f *facts)
 		return false, client.IgnoreNotFound(err)
 	}
 	switch {
-	case !metav1.IsControlledBy(live, o), sameRelease(live, desired), !rolloutOf(live).complete() && !c.turns.waits(f.resource):
+	case !metav1.IsControlledBy(live, o), c.sameRelease(live, desired), !rolloutOf(live).complete() && !c.turns.waits(f.resource):
 		return false, nil
 	}
 	ok, err := c.turns.take(f.resource, func() ([]plan.Resource, error) { return c.rolling(ctx) })
@@ -135,14 +135,15 @@ func (c *Controller) keepRelease(ctx context.Context, o client.Object, f *facts)
 			message: fmt.Sprintf("Waits for its turn: %d resources at a time change to another worker image or --worker-env, and the new plan needs the new one.", rollAtOnce)}
 	}
 	settings := c.options.Settings
-	settings.WorkerImage, settings.Env = workload.Image(live), workload.Env(live)
+	settings.WorkerImage, settings.Env = workload.Image(live), workload.Env(live, settings.Env)
 	f.set, err = c.build(o, f.verdict, settings)
 	return true, err
 }
 
 // sameRelease: these run one image, with the same variables of a manager.
-func sameRelease(a, b *unstructured.Unstructured) bool {
-	return workload.Image(a) == workload.Image(b) && maps.Equal(workload.Env(a), workload.Env(b))
+func (c *Controller) sameRelease(a, b *unstructured.Unstructured) bool {
+	now := c.options.Settings.Env
+	return workload.Image(a) == workload.Image(b) && maps.Equal(workload.Env(a, now), workload.Env(b, now))
 }
 
 // rolling are the resources whose Pods are on their way to the current image and variables, but those that Kubernetes has given up on.
@@ -157,7 +158,7 @@ func (c *Controller) rolling(ctx context.Context) ([]plan.Resource, error) {
 		for i := range list.Items {
 			o := &list.Items[i]
 			current := workload.Image(o) == c.options.Settings.WorkerImage &&
-				(kind == statefulSetKind.Kind || maps.Equal(workload.Env(o), c.options.Settings.Env)) // an Embedded broker has none
+				(kind == statefulSetKind.Kind || maps.Equal(workload.Env(o, c.options.Settings.Env), c.options.Settings.Env)) // an Embedded broker has none
 			if state := rolloutOf(o); current && !state.complete() && state.stuck == "" {
 				out = append(out, plan.Resource{Kind: o.GetLabels()[workload.LabelKind], Namespace: o.GetNamespace(), Name: o.GetLabels()[workload.LabelName]})
 			}
