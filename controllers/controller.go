@@ -354,6 +354,11 @@ func (c *Controller) prepare(ctx context.Context, k *kind, o client.Object, f *f
 	if f.set, err = c.build(o, f.verdict, c.options.Settings); err != nil {
 		return nil, fmt.Errorf("building its objects: %w", err)
 	}
+	if f.set != nil { // whatever comes up, the status says how many Pods run
+		if f.rollout, err = c.rollout(ctx, f.resource, f.set); err != nil {
+			return nil, err
+		}
+	}
 	if c.needsFarewell(k, o, f) {
 		if err := c.setFinalizer(ctx, o, true); err != nil {
 			return nil, err

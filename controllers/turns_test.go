@@ -59,7 +59,7 @@ func TestWhoHasAFaultLeavesTheQueueButKeepsItsTurn(t *testing.T) {
 		return plan.Resource{Kind: "Topic", Namespace: "shop", Name: fmt.Sprint(name, i)}
 	}
 	woken := map[plan.Resource]bool{}
-	c := &Controller{ensured: map[plan.Resource]ensured{}, world: &world{kinds: kinds(), wake: func(r plan.Resource) { woken[r] = true }}}
+	c := &Controller{client: cached{live: &unstructured.Unstructured{}}, ensured: map[plan.Resource]ensured{}, world: &world{kinds: kinds(), wake: func(r plan.Resource) { woken[r] = true }}}
 	take := func(r plan.Resource) bool {
 		ok, _ := c.turns.take(r, func() ([]plan.Resource, error) { return nil, nil })
 		return ok
