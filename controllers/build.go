@@ -92,7 +92,7 @@ func (c *Controller) hasSecret(ctx context.Context, use compile.SecretUse, v *ve
 // copySecrets hands a Broker's credentials to the namespaces that need and may have them, keeps the copies as the original is, and takes back
 // those that are not needed or allowed any more. What one namespace has in the way keeps none from the others: the first fault is told.
 func (c *Controller) copySecrets(ctx context.Context, f *facts) error {
-	wanted := map[types.NamespacedName]bool{}
+	wanted := c.world.copies() // one that another Broker is to take over is not made anew
 	var first error
 	for _, m := range f.verdict.copies {
 		wanted[m.To] = true
@@ -160,7 +160,9 @@ func (c *Controller) dropCopies(ctx context.Context, f *facts, wanted map[types.
 		if wanted[client.ObjectKeyFromObject(s)] {
 			continue
 		}
-		if err := c.remove(ctx, s.DeepCopy()); err != nil {
+		// As it was seen, for another Broker may have taken it over since.
+		as := client.Preconditions{UID: new(s.UID), ResourceVersion: new(s.ResourceVersion)}
+		if err := client.IgnoreNotFound(c.client.Delete(ctx, s.DeepCopy(), as)); err != nil {
 			return err
 		}
 	}

@@ -311,23 +311,12 @@ func (c *Controller) make(ctx context.Context, k *kind, o client.Object, f *fact
 		c.turnOver(f.resource)
 		return nil // what it had when it was accepted goes on
 	}
-	var err error
-	if f.set, err = c.build(o, f.verdict, c.options.Settings); err != nil {
-		return fmt.Errorf("building its objects: %w", err)
-	}
-	if c.needsFarewell(k, o, f) {
-		if err := c.setFinalizer(ctx, o, true); err != nil {
-			return err
-		}
-	}
-	away := asProblem(c.ensure(ctx, k, o, f))
-	if away != nil && away.class != passes {
-		return away
+	away, err := c.prepare(ctx, k, o, f)
+	if err != nil {
+		c.leaveQueue(f.resource)
+		return err
 	}
 	if f.set != nil {
-		if err := c.secrets(ctx, o, f); err != nil {
-			return err
-		}
 		waits, err := c.keepRelease(ctx, o, f)
 		if err != nil {
 			return err
@@ -358,4 +347,29 @@ func (c *Controller) make(ctx context.Context, k *kind, o client.Object, f *fact
 		return away
 	}
 	return nil
+}
+
+// prepare does all that comes before the resource's own objects. away: a broker did not do its part this time, for which these need not wait.
+func (c *Controller) prepare(ctx context.Context, k *kind, o client.Object, f *facts) (away *problem, err error) {
+	if f.set, err = c.build(o, f.verdict, c.options.Settings); err != nil {
+		return nil, fmt.Errorf("building its objects: %w", err)
+	}
+	if f.set != nil { // whatever comes up, the status says how many Pods run
+		if f.rollout, err = c.rollout(ctx, f.resource, f.set); err != nil {
+			return nil, err
+		}
+	}
+	if c.needsFarewell(k, o, f) {
+		if err := c.setFinalizer(ctx, o, true); err != nil {
+			return nil, err
+		}
+	}
+	away = asProblem(c.ensure(ctx, k, o, f))
+	if away != nil && away.class != passes {
+		return nil, away
+	}
+	if f.set != nil {
+		err = c.secrets(ctx, o, f)
+	}
+	return away, err
 }

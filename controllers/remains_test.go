@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
@@ -129,5 +130,42 @@ func TestABrokerThatLooksAfterNothingHandsOutNoSecretWhereAnotherOneCan(t *testi
 				t.Errorf("%s: %s hands out %v", name, r.Name, v.copies)
 			}
 		}
+	}
+}
+
+// copying has copies of Secrets, and remembers how each was deleted.
+type copying struct {
+	client.Client
+	live    []corev1.Secret
+	deleted map[string]client.DeleteOptions
+}
+
+func (c copying) List(_ context.Context, list client.ObjectList, _ ...client.ListOption) error {
+	list.(*corev1.SecretList).Items = c.live
+	return nil
+}
+
+func (c copying) Delete(_ context.Context, o client.Object, opts ...client.DeleteOption) error {
+	var as client.DeleteOptions
+	c.deleted[o.GetNamespace()] = *as.ApplyOptions(opts)
+	return nil
+}
+
+// The one that hands them out from now on may not have come to it yet, or just now: Pods would wait for a Secret that is made anew.
+func TestACopyThatAnotherBrokerHandsOutIsNotTakenBack(t *testing.T) {
+	copied := func(namespace string) corev1.Secret {
+		return corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: "user-copy", UID: "its", ResourceVersion: "7"}}
+	}
+	secrets := copying{live: []corev1.Secret{copied("web"), copied("old")}, deleted: map[string]client.DeleteOptions{}}
+	another := &verdict{copies: []compile.Mirror{{To: types.NamespacedName{Namespace: "web", Name: "user-copy"}}}}
+	c := &Controller{client: secrets, world: &world{verdicts: map[plan.Resource]*verdict{{Kind: "Broker", Namespace: "shop", Name: "another"}: another}}}
+	if err := c.copySecrets(t.Context(), &facts{resource: mainBroker, verdict: &verdict{}}); err != nil {
+		t.Fatal(err)
+	}
+	if _, ok := secrets.deleted["web"]; ok || len(secrets.deleted) != 1 {
+		t.Errorf("deleted: %v", secrets.deleted)
+	}
+	if as := secrets.deleted["old"].Preconditions; as == nil || *as.UID != "its" || as.ResourceVersion == nil || *as.ResourceVersion != "7" {
+		t.Errorf("deleted is what may be another Broker's by now: %v", as)
 	}
 }

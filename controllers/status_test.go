@@ -157,3 +157,16 @@ func TestSecretsAreFoundWhereverTheyAreNamed(t *testing.T) {
 		t.Error(got)
 	}
 }
+
+func TestTheStatusCountsPodsAlsoWhileSomethingIsWrong(t *testing.T) {
+	r := plan.Resource{Kind: "Topic", Namespace: "shop", Name: "orders"}
+	live := &unstructured.Unstructured{Object: map[string]any{"status": map[string]any{"replicas": int64(3)}}}
+	c := &Controller{client: cached{live: live}, ensured: map[plan.Resource]ensured{}, world: &world{kinds: kinds()}}
+	topic, f := topicOf(r), withoutBroker(r)
+	if f.problem = asProblem(c.make(t.Context(), c.world.kind("Topic"), topic, f)); f.problem == nil {
+		t.Fatal("its Broker cannot be used")
+	}
+	if c.world.kind("Topic").report(topic, f); topic.Status.Replicas != 3 {
+		t.Errorf("replicas: %d", topic.Status.Replicas)
+	}
+}

@@ -22,8 +22,8 @@ import (
 const rollAtOnce = 20
 
 // turns says whose Pods may change to another image, or other variables, now. A turn ends when the rollout is complete, and not when Kubernetes gives up on it: what
-// is wrong with the image would be wrong with the next ones. Who was not complete before needs no turn, for it has nothing to lose, and so no
-// resource with a fault of its own holds up others.
+// is wrong with the image would be wrong with the next ones. Who was not complete before needs no turn, for it has nothing to lose, and who
+// could not take one leaves the queue: so no resource with a fault of its own holds up others.
 type turns struct {
 	mu     sync.Mutex
 	held   map[plan.Resource]bool
@@ -65,13 +65,20 @@ func (t *turns) take(r plan.Resource, seed func() ([]plan.Resource, error)) (boo
 func (t *turns) done(r plan.Resource) []plan.Resource {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.drop(r)
 	delete(t.held, r)
-	return slices.Clone(t.queue[:min(len(t.queue), max(rollAtOnce-len(t.held), 0))])
+	return t.drop(r)
 }
 
-func (t *turns) drop(r plan.Resource) {
+// leave ends only the wait of r, and names those whose turn it may be now.
+func (t *turns) leave(r plan.Resource) []plan.Resource {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.drop(r)
+}
+
+func (t *turns) drop(r plan.Resource) (next []plan.Resource) {
 	t.queue = slices.DeleteFunc(t.queue, func(q plan.Resource) bool { return q == r })
+	return slices.Clone(t.queue[:min(len(t.queue), max(rollAtOnce-len(t.held), 0))])
 }
 
 // waits reports whether r is in the queue.
@@ -95,6 +102,13 @@ func (c *Controller) turnOver(r plan.Resource) {
 	}
 }
 
+// leaveQueue lets those behind r go on while r has a fault. A turn that it has stays its own: its Pods may be on their way.
+func (c *Controller) leaveQueue(r plan.Resource) {
+	for _, next := range c.turns.leave(r) {
+		c.world.wake(next)
+	}
+}
+
 // keepRelease builds the resource's objects with the image and the manager's variables that its Pods run with, while it is not its turn to
 // change them, and reports whether it did: all else that is declared goes on at once. But for the plan, which an older worker might not
 // understand: that waits too.
@@ -109,7 +123,7 @@ func (c *Controller) keepRelease(ctx context.Context, o client.Object, f *facts)
 		return false, client.IgnoreNotFound(err)
 	}
 	switch {
-	case !metav1.IsControlledBy(live, o), sameRelease(live, desired), !rolloutOf(live).complete() && !c.turns.waits(f.resource):
+	case !metav1.IsControlledBy(live, o), c.sameRelease(live, desired), !rolloutOf(live).complete() && !c.turns.waits(f.resource):
 		return false, nil
 	}
 	ok, err := c.turns.take(f.resource, func() ([]plan.Resource, error) { return c.rolling(ctx) })
@@ -121,14 +135,15 @@ func (c *Controller) keepRelease(ctx context.Context, o client.Object, f *facts)
 			message: fmt.Sprintf("Waits for its turn: %d resources at a time change to another worker image or --worker-env, and the new plan needs the new one.", rollAtOnce)}
 	}
 	settings := c.options.Settings
-	settings.WorkerImage, settings.Env = workload.Image(live), workload.Env(live)
+	settings.WorkerImage, settings.Env = workload.Image(live), workload.Env(live, settings.Env)
 	f.set, err = c.build(o, f.verdict, settings)
 	return true, err
 }
 
 // sameRelease: these run one image, with the same variables of a manager.
-func sameRelease(a, b *unstructured.Unstructured) bool {
-	return workload.Image(a) == workload.Image(b) && maps.Equal(workload.Env(a), workload.Env(b))
+func (c *Controller) sameRelease(a, b *unstructured.Unstructured) bool {
+	now := c.options.Settings.Env
+	return workload.Image(a) == workload.Image(b) && maps.Equal(workload.Env(a, now), workload.Env(b, now))
 }
 
 // rolling are the resources whose Pods are on their way to the current image and variables, but those that Kubernetes has given up on.
@@ -143,7 +158,7 @@ func (c *Controller) rolling(ctx context.Context) ([]plan.Resource, error) {
 		for i := range list.Items {
 			o := &list.Items[i]
 			current := workload.Image(o) == c.options.Settings.WorkerImage &&
-				(kind == statefulSetKind.Kind || maps.Equal(workload.Env(o), c.options.Settings.Env)) // an Embedded broker has none
+				(kind == statefulSetKind.Kind || maps.Equal(workload.Env(o, c.options.Settings.Env), c.options.Settings.Env)) // an Embedded broker has none
 			if state := rolloutOf(o); current && !state.complete() && state.stuck == "" {
 				out = append(out, plan.Resource{Kind: o.GetLabels()[workload.LabelKind], Namespace: o.GetNamespace(), Name: o.GetLabels()[workload.LabelName]})
 			}

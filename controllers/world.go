@@ -95,6 +95,19 @@ func (w *world) in(namespace string) []plan.Resource {
 	return out
 }
 
+// copies are those of Secrets that Brokers hand out.
+func (w *world) copies() map[types.NamespacedName]bool {
+	w.mu.RLock()
+	defer w.mu.RUnlock()
+	all := map[types.NamespacedName]bool{}
+	for _, v := range w.verdicts {
+		for _, m := range v.copies {
+			all[m.To] = true
+		}
+	}
+	return all
+}
+
 const (
 	// What changes within this time is compiled together.
 	leastRest = 20 * time.Millisecond

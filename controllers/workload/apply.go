@@ -86,28 +86,40 @@ func setLabels(u *unstructured.Unstructured, labels map[string]string) {
 
 // Image is what the containers of a Deployment or StatefulSet run; "" for anything else.
 func Image(u *unstructured.Unstructured) string {
-	if c := containers(u); len(c) > 0 {
-		first, _ := c[0].(map[string]any)
-		image, _ := first["image"].(string)
-		return image
-	}
-	return ""
+	image, _ := container0(u)["image"].(string)
+	return image
 }
 
-// Env is what of Settings.Env a Deployment was built with.
-func Env(u *unstructured.Unstructured) map[string]string {
-	var env map[string]string
-	_ = json.Unmarshal([]byte(u.GetAnnotations()[AnnotationEnv]), &env) // where there is none there were none
+// Env is what of Settings.Env a Deployment was built with. One without AnnotationEnv was built with none, or before there was the annotation:
+// of its variables those count that are in now, the Settings.Env of today.
+func Env(u *unstructured.Unstructured, now map[string]string) map[string]string {
+	env := map[string]string{}
+	if text, ok := u.GetAnnotations()[AnnotationEnv]; ok {
+		_ = json.Unmarshal([]byte(text), &env) // it is our own
+		return env
+	}
+	vars, _ := container0(u)["env"].([]any)
+	for _, e := range vars {
+		v, _ := e.(map[string]any)
+		name, _ := v["name"].(string)
+		if _, ok := now[name]; ok && v["valueFrom"] == nil {
+			env[name], _ = v["value"].(string) // "" is left out
+		}
+	}
 	return env
 }
 
-func containers(u *unstructured.Unstructured) []any {
+// container0 is the first container; nil where there is none.
+func container0(u *unstructured.Unstructured) map[string]any {
 	at := u.Object
 	for _, field := range []string{"spec", "template", "spec"} {
 		at, _ = at[field].(map[string]any)
 	}
-	list, _ := at["containers"].([]any)
-	return list
+	if list, _ := at["containers"].([]any); len(list) > 0 {
+		at, _ = list[0].(map[string]any)
+		return at
+	}
+	return nil
 }
 
 // sealed notes on the object what was applied. Being contained in the live object does not tell that a field was removed; this does.
