@@ -166,6 +166,39 @@ spec:
 	}
 }
 
+func TestFlowsStoreNoMoreThanMaxMessageBytes(t *testing.T) {
+	t.Parallel()
+	says(t, "E15")
+	var manifests []string
+	for _, kind := range []string{"topicRef", "mailboxRef"} {
+		manifests = append(manifests, fmt.Sprintf(`
+apiVersion: waybill.dev/v1alpha1
+kind: Subscription
+metadata: {name: to-%[1]s}
+spec: {topicRef: {name: large}, deliverTo: {%[2]s: {name: small-%[1]s}}, deadLetter: {mailboxRef: {name: dead}}}
+---
+apiVersion: waybill.dev/v1alpha1
+kind: Pipeline
+metadata: {name: to-%[1]s}
+spec: {from: {topicRef: {name: large}}, to: {%[2]s: {name: small-%[1]s}}, deadLetter: {mailboxRef: {name: dead}}}`, strings.ToLower(kind), kind))
+	}
+	p := serve(t, append(manifests, "kind: Topic\nmetadata: {name: large}\nspec: {brokerRef: {name: main}}",
+		"kind: Mailbox\nmetadata: {name: dead}\nspec: {brokerRef: {name: main}}",
+		"kind: Topic\nmetadata: {name: small-topicref}\nspec: {brokerRef: {name: main}, maxMessageBytes: 1Ki}",
+		"kind: Mailbox\nmetadata: {name: small-mailboxref}\nspec: {brokerRef: {name: main}, maxMessageBytes: 1Ki}")...)
+	large := p.at("Topic", "large", "")
+	publish(t, large, "over", strings.Repeat("x", 1<<10+1))
+	publish(t, large, "fits", strings.Repeat("x", 1<<10))
+	for _, l := range taken(t, p.at("Mailbox", "dead", ""), 4) {
+		if id, reason, last := l.attribute(t, "id"), l.attribute(t, "wbreason"), l.attribute(t, "wblasterror"); id != "over" || reason != "Terminal" || !strings.Contains(last, "1024 are the most") {
+			t.Errorf("%s was dead-lettered by %s: %s, %s", id, l.attribute(t, "wborigin"), reason, last)
+		}
+	}
+	if got := each(t, taken(t, p.at("Mailbox", "small-mailboxref", ""), 1), "id"); !slices.Equal(got, []string{"fits"}) {
+		t.Errorf("the mailbox has %v", got) // once, for its broker knows the id of the other one
+	}
+}
+
 func TestPipelineFailsOneMessageAlone(t *testing.T) {
 	t.Parallel()
 	says(t, "F14")
