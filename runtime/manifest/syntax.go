@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"regexp"
+	"slices"
 	"strings"
 	"unicode/utf16"
 	"unicode/utf8"
@@ -92,7 +93,12 @@ const (
 	notRendered = "holds a template that was not rendered ({{ … }}): render it first, as with helm template, and give what comes out"
 	notReplaced = "holds a variable that was not replaced (${…}): replace it first, as with envsubst, and give what comes out"
 	tabs        = "is indented with a tab, and YAML takes only spaces: use spaces"
+	// Without the name: what looks like an alias is most likely a value, and may be a secret one.
+	noAnchor = "a value that begins with * is taken for an alias of YAML's, and this document has no anchor of that name above it: put the whole value in single quotes, or write out what the alias stands for"
 )
+
+// mayBeSecret says whether a text holds a Secret, or something that was meant to be one: none of it is quoted in a message.
+var mayBeSecret = regexp.MustCompile(`(?i)\bkind["']?\s*:\s*(?:[&!]\S*\s+|[|>]\S*\s+)*["']?secret|\bstringData\b`)
 
 var (
 	mergeMark     = regexp.MustCompile(`^(<{7}|={7}|>{7})( |\r?$)`)
@@ -102,6 +108,7 @@ var (
 	twoValues     = regexp.MustCompile(`:[ \t].*:(?:[ \t]|\r?$)`)
 	leadingTab    = regexp.MustCompile(`^ *\t`)
 	bareWord      = regexp.MustCompile(`^([A-Za-z_][-\w]*)`)
+	quotedByte    = regexp.MustCompile(`^invalid character '.*?'( |$)`)
 	forbiddenByte = regexp.MustCompile(`[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]`)
 )
 
@@ -135,8 +142,9 @@ func explainYAML(text []byte, f fault) fault {
 			return fault{f.line, fmt.Sprintf("a value cannot begin with %s: put it in quotes", m[1])}
 		}
 	case has("unknown anchor"):
-		if m := unknownAnchor.FindStringSubmatch(strings.TrimPrefix(f.message, notYAML)); m != nil {
-			return fault{f.line, fmt.Sprintf("there is no anchor &%s above the alias *%s: write the value out, or put it in quotes if it is text", m[1], m[1])}
+		if m := unknownAnchor.FindStringSubmatch(f.message); m != nil { // the parser names no line
+			alias := regexp.MustCompile(`^(?:(?:[^#]|[^ \t]#)*[ \t,\[{])?\*` + regexp.QuoteMeta(m[1]) + `(?:[^-\w]|$)`)
+			return fault{1 + slices.IndexFunc(lines, alias.MatchString), noAnchor}
 		}
 	case has("alphabetic or numeric character"):
 		if m := aliasLike.FindStringSubmatch(line); m != nil {
@@ -322,7 +330,11 @@ func explainJSON(data []byte, offset int64, message string) string {
 		return "is not JSON, for it does not begin with {: if it is YAML, name the file .yaml"
 	}
 	has := func(s string) bool { return strings.Contains(message, s) }
+	secretive := mayBeSecret.Match(data)
 	if word := bareWord.FindSubmatch(data[min(int(offset), len(data)):]); word != nil {
+		if secretive {
+			return "a key or a value must be in double quotes here"
+		}
 		return fmt.Sprintf("%s must be in double quotes: %q", word[1], word[1])
 	}
 	before := bytes.TrimRight(data[:min(int(offset), len(data))], " \t\r\n}]")
@@ -342,6 +354,9 @@ func explainJSON(data []byte, offset int64, message string) string {
 		return "a key must be in double quotes"
 	case has("{{"):
 		return notRendered
+	}
+	if secretive {
+		message = quotedByte.ReplaceAllString(message, "invalid character$1")
 	}
 	return "is not JSON: " + message
 }
