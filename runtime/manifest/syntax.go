@@ -161,7 +161,13 @@ func explainYAML(text []byte, f fault) fault {
 			return fault{f.line, "a value holds a colon and a space, so that it looks like two fields: put the value in single quotes"}
 		}
 		return fault{f.line, tooDeepText}
-	case has("did not find expected key"):
+	case has("did not find expected key"), has("expected <document start>"):
+		if _, stray := brackets(lines); len(stray) > 0 {
+			return fault{stray[0].line, fmt.Sprintf("a bracket (%c) is closed here that was never opened: remove it, or put the whole value in single quotes if it is text", stray[0].mark)}
+		}
+		if has("document start") {
+			return fault{f.line, "the document has ended above: put --- on a line of its own before another object, or remove what is too much"}
+		}
 		// The parser names the begin of the mapping, unless that is the document's.
 		for n := f.line; n <= len(lines); n++ {
 			if afterQuotes.MatchString(at(n)) {
@@ -201,8 +207,9 @@ func explainYAML(text []byte, f fault) fault {
 	case has("block sequence entries are not allowed"):
 		return fault{f.line, "a list cannot begin behind its field's name: put each '- ITEM' on a line of its own below"}
 	case has("node content"):
-		if n, bracket := openBracket(lines); n > 0 && strings.TrimSpace(strings.Join(lines[min(f.line, len(lines))-1:], "")) == "" {
-			return fault{n, fmt.Sprintf("a bracket (%s) is opened here and never closed: close it, or put the value in quotes if it is text", bracket)}
+		if open, _ := brackets(lines); len(open) > 0 && strings.TrimSpace(strings.Join(lines[min(f.line, len(lines))-1:], "")) == "" {
+			last := open[len(open)-1]
+			return fault{last.line, fmt.Sprintf("a bracket (%c) is opened here and never closed: close it, or put the value in quotes if it is text", last.mark)}
 		}
 		return fault{f.line, "a value is missing, or begins with a character that means something else in YAML: put it in quotes"}
 	}
@@ -241,17 +248,33 @@ func column(line string) int {
 	return len(line) - len(strings.TrimLeft(line, " "))
 }
 
-// misaligned is the first line, from one on, that goes back to a column in which nothing began; that line itself if there is none.
-func misaligned(lines []string, from int) int {
-	var columns []int
-	text := -1 // the column of a field whose block of text is being skipped
+// outsideText gives the lines with those left empty that belong to a block of text, which may hold anything.
+func outsideText(lines []string) []string {
+	out := make([]string, len(lines))
+	text := -1 // the column of the field whose block of text is being skipped
 	for i, line := range lines {
 		content := strings.TrimLeft(line, " ")
 		column := len(line) - len(content)
-		if content == "" || content[0] == '#' || text >= 0 && column > text {
+		if text >= 0 && (content == "" || column > text) {
 			continue
 		}
-		text = -1
+		out[i], text = line, -1
+		if blockText.MatchString(line) {
+			text = column
+		}
+	}
+	return out
+}
+
+// misaligned is the first line, from one on, that goes back to a column in which nothing began; that line itself if there is none.
+func misaligned(lines []string, from int) int {
+	var columns []int
+	for i, line := range outsideText(lines) {
+		content := strings.TrimLeft(line, " ")
+		column := len(line) - len(content)
+		if content == "" || content[0] == '#' {
+			continue
+		}
 		back := false
 		for len(columns) > 0 && columns[len(columns)-1] > column {
 			columns, back = columns[:len(columns)-1], true
@@ -264,9 +287,6 @@ func misaligned(lines []string, from int) int {
 		}
 		if m := dashes.FindString(line); m != "" {
 			columns = append(columns, len(m))
-		}
-		if blockText.MatchString(line) {
-			text = column
 		}
 	}
 	return from
@@ -285,43 +305,45 @@ func unclosed(lines []string, f fault) fault {
 	return fault{f.line, "ends in the middle of a value that is in quotes: close the quotes"}
 }
 
-// openBracket finds the last bracket that begins a list or a mapping which does not end: its line, from 1, or 0 if there is none.
-func openBracket(lines []string) (line int, bracket string) {
-	type opened struct {
-		line    int
-		bracket string
-	}
-	var open []opened
-	for i, text := range lines {
+// A bracket of a list or a mapping, and its line.
+type bracket struct {
+	line int
+	mark rune
+}
+
+// brackets finds those that begin a list or a mapping which does not end, and those that end none.
+func brackets(lines []string) (open, stray []bracket) {
+	quote := rune(0)
+	for i, text := range outsideText(lines) {
 		before := ' ' // the last character that is no space
-		quote := rune(0)
+		ended := true // no value is being written, so that a bracket is none of its text
 	line:
 		for at, c := range text {
 			begins := strings.ContainsRune(" :-,[{", before) // a value
+			after := ended
+			ended = ended && c == ' '
 			switch {
 			case quote != 0:
 				if c == quote {
-					quote = 0
+					quote, ended = 0, true
 				}
 			case c == '#' && (at == 0 || text[at-1] == ' '):
 				break line
 			case begins && (c == '"' || c == '\''):
 				quote = c
 			case begins && (c == '[' || c == '{'):
-				open = append(open, opened{i + 1, string(c)})
+				open = append(open, bracket{i + 1, c})
 			case len(open) > 0 && (c == ']' || c == '}'):
-				open = open[:len(open)-1]
+				open, ended = open[:len(open)-1], true
+			case after && (c == ']' || c == '}'):
+				stray, ended = append(stray, bracket{i + 1, c}), true
 			}
 			if c != ' ' {
 				before = c
 			}
 		}
 	}
-	if len(open) == 0 {
-		return 0, ""
-	}
-	last := open[len(open)-1]
-	return last.line, last.bracket
+	return open, stray
 }
 
 // explainJSON says in plain words what the parser of JSON found.
