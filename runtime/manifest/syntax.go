@@ -103,8 +103,9 @@ var mayBeSecret = regexp.MustCompile(`(?i)\bkind["']?\s*:\s*(?:[&!]\S*\s+|[|>]\S
 var (
 	mergeMark     = regexp.MustCompile(`^(<{7}|={7}|>{7})( |\r?$)`)
 	afterQuotes   = regexp.MustCompile(`:[ \t]+(?:"[^"]*"|'[^']*')[ \t]*[^ \t,}\]#\r\n]`)
-	aliasLike     = regexp.MustCompile(`(?:^|[:\-,\[{][ \t]+|[\[{])([*&])(?:[^-\w]|$)`)
+	indicator     = regexp.MustCompile("(?:^[ \\t]*|[:\\-,\\[{][ \\t]+|[\\[{,])(?:([*&])(?:[^-\\w]|$|[-\\w]+(?:[^-\\w\\s?:,\\]}%@`]|[ \\t]+[|>!&*]))|([!|>?]))")
 	unstartable   = regexp.MustCompile("(?:^|[:\\-,\\[{][ \t]*)([@`%])")
+	ofIndicator   = regexp.MustCompile(`alphabetic or numeric|comment or line break|whitespace or line break|tag|cannot start any token|mapping keys|expected '[!>]'|URI|indentation indicator`)
 	twoValues     = regexp.MustCompile(`:[ \t].*:(?:[ \t]|\r?$)`)
 	leadingTab    = regexp.MustCompile(`^ *\t`)
 	bareWord      = regexp.MustCompile(`^([A-Za-z_][-\w]*)`)
@@ -141,15 +142,11 @@ func explainYAML(text []byte, f fault) fault {
 		if m := unstartable.FindStringSubmatch(line); m != nil {
 			return fault{f.line, fmt.Sprintf("a value cannot begin with %s: put it in quotes", m[1])}
 		}
+		return misread(lines, f)
 	case has("unknown anchor"):
 		if m := unknownAnchor.FindStringSubmatch(f.message); m != nil { // the parser names no line
 			alias := regexp.MustCompile(`^(?:(?:[^#]|[^ \t]#)*[ \t,\[{])?\*` + regexp.QuoteMeta(m[1]) + `(?:[^-\w]|$)`)
 			return fault{1 + slices.IndexFunc(lines, alias.MatchString), noAnchor}
-		}
-	case has("alphabetic or numeric character"):
-		if m := aliasLike.FindStringSubmatch(line); m != nil {
-			as := map[string]string{"*": "an alias", "&": "an anchor"}[m[1]]
-			return fault{f.line, fmt.Sprintf("a value that begins with %s is taken for %s of YAML's: put the whole value in single quotes", m[1], as)}
 		}
 	case has("unexpected end of stream"), has("unexpected document indicator"):
 		return unclosed(lines, f)
@@ -212,6 +209,29 @@ func explainYAML(text []byte, f fault) fault {
 			return fault{last.line, fmt.Sprintf("a bracket (%c) is opened here and never closed: close it, or put the value in quotes if it is text", last.mark)}
 		}
 		return fault{f.line, "a value is missing, or begins with a character that means something else in YAML: put it in quotes"}
+	case ofIndicator.MatchString(f.message):
+		return misread(lines, f)
+	}
+	return f
+}
+
+// misread says of a value that is text what its first character makes of it. The parser may name the line above or below.
+func misread(lines []string, f fault) fault {
+	for _, n := range []int{f.line, f.line - 1, f.line + 1} {
+		if n < 1 || n > len(lines) {
+			continue
+		}
+		if m := indicator.FindStringSubmatch(lines[n-1]); m != nil {
+			mark := m[1] + m[2]
+			as := map[string]string{"*": "an alias of YAML's", "&": "an anchor of YAML's", "!": "a tag of YAML's", "?": "a key of YAML's"}[mark]
+			switch {
+			case as != "":
+				return fault{n, fmt.Sprintf("a value that begins with %s is taken for %s: put the whole value in single quotes", mark, as)}
+			case strings.Contains(f.message, "cannot start"):
+				return fault{n, fmt.Sprintf("a value cannot begin with %s: put it in quotes", mark)}
+			}
+			return fault{n, fmt.Sprintf("a value that begins with %s is taken for a text on the lines below: begin it there, or put the whole value in single quotes", mark)}
+		}
 	}
 	return f
 }
