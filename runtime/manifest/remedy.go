@@ -56,10 +56,10 @@ var (
 	digits   = regexp.MustCompile(`^-?\d+$`)
 	notName  = regexp.MustCompile(`[^a-z0-9]+`)
 	inUnits  = regexp.MustCompile(`^\s*(\d+)\s*([A-Za-z]*)\s*$`)
-	iso      = regexp.MustCompile(`(?i)^P(T?\d)`)
+	iso      = regexp.MustCompile(`(?i)^PT?(\d)`)
 	amount   = regexp.MustCompile(`^[\s,T]*(\d*[.,]?\d+)\s*([A-SU-Za-z]*)`) // a T divides ISO's
 	fraction = regexp.MustCompile(`(?:^|\d)[.,]\d`)
-	written  = regexp.MustCompile(`^([0-9]{1,5}(h|m|s|ms)){1,4}$`) // as the CRDs have it
+	written  = regexp.MustCompile(`^(\d{1,5}(h|m|s|ms)){1,4}$`) // as the CRDs have it
 	inRange  = regexp.MustCompile(`^must be a duration from (\w+) to (\w+),`)
 )
 
@@ -168,15 +168,15 @@ func asDuration(v string) string {
 	if left >= 1e5*units[first].is {
 		first = hours // a number has five digits at most
 	}
-	right := ""
+	var right strings.Builder
 	for _, u := range units[first:] {
 		if n := math.Floor(left / u.is); n > 0 {
 			name, _, _ := strings.Cut(u.words, " ")
-			right += fmt.Sprintf("%.0f%s", n, name)
+			fmt.Fprintf(&right, "%.0f%s", n, name)
 			left -= n * u.is
 		}
 	}
-	return cmp.Or(right, "0s")
+	return cmp.Or(right.String(), "0s")
 }
 
 // asAmount writes a size as Kubernetes takes it: "10GB" is 10G.
