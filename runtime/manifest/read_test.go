@@ -233,6 +233,7 @@ func TestSecretsAreNotShown(t *testing.T) {
 	}
 	for name, text := range map[string]string{
 		"base64.yaml":   "apiVersion: v1\nkind: Secret\nmetadata: {name: s}\ndata:\n  password: hunter2!\n",
+		"indented.yaml": "apiVersion: v1\nkind: Secret\nmetadata:\n  stringData:\n    name: hunter2\n    x: [",
 		"flow.yaml":     "{apiVersion: v1, kind: Secret, metadata: {name: s}, stringData: {password:hunter2}}",
 		"key.yaml":      "{apiVersion: v1, kind: Secret, metadata: {name: s}, stringData: {hunter2}}",
 		"root.yaml":     "{apiVersion: v1, kind: Secret, metadata: {name: s}, stringData:hunter2}",

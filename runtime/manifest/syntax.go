@@ -73,6 +73,7 @@ func shift(n *yaml.Node, by int) {
 var (
 	kindLine      = regexp.MustCompile(`(?m)^"?kind"?:[ \t]*["']?([A-Za-z]+)`)
 	metadataLines = regexp.MustCompile(`(?m)^metadata:(.*(?:\n[ \t]+.*)*)`)
+	secretData    = regexp.MustCompile(`(?m)(?:^|[{,])[ \t]*(?:data|stringData):(?s:.*)`) // a Secret's, indented too far: no name is to be had there
 	nameIn        = regexp.MustCompile(`(?m)(?:^[ \t]+|[{,][ \t]*)name:[ \t]*["']?([-.a-z0-9]+)`)
 	namespaceIn   = regexp.MustCompile(`(?m)(?:^[ \t]+|[{,][ \t]*)namespace:[ \t]*["']?([-a-z0-9]+)`)
 )
@@ -85,7 +86,7 @@ func guess(text []byte) Key {
 		}
 		return ""
 	}
-	meta := []byte(first(metadataLines, text))
+	meta := secretData.ReplaceAll([]byte(first(metadataLines, text)), nil)
 	return Key{Kind: first(kindLine, text), Namespace: first(namespaceIn, meta), Name: first(nameIn, meta)}
 }
 
