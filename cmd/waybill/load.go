@@ -59,10 +59,10 @@ func (l *load) input() compile.Input {
 }
 
 // byThemselves are the reasons of faults that a resource has whatever else is wrong with it.
-var byThemselves = []v1alpha1.Reason{v1alpha1.ReasonInvalidExpression, v1alpha1.ReasonReferenceNotFound, v1alpha1.ReasonSecretNotFound}
+var byThemselves = []v1alpha1.Reason{v1alpha1.ReasonInvalidExpression, v1alpha1.ReasonInvalidSchema, v1alpha1.ReasonReferenceNotFound, v1alpha1.ReasonSecretNotFound}
 
-// ofFaulty are the faults of expressions and references in what was refused already, so that they show at once too. What may only follow from
-// the other faults is left out.
+// ofFaulty are the faults of values, expressions and references in what was refused already, so that they show at once too. What may only
+// follow from the other faults is left out.
 func (l *load) ofFaulty(in compile.Input) (found []compile.Diagnostic) {
 	if len(l.faults) == 0 {
 		return nil
@@ -73,7 +73,7 @@ func (l *load) ofFaulty(in compile.Input) (found []compile.Diagnostic) {
 	in.Pollers, in.Endpoints = slices.Concat(in.Pollers, f.Pollers), slices.Concat(in.Endpoints, f.Endpoints)
 	in.Pipelines = slices.Concat(in.Pipelines, f.Pipelines)
 	for _, d := range compile.Compile(in).Diagnostics {
-		if slices.Contains(byThemselves, d.Reason) && !l.set.Amiss(d.Kind, d.Namespace, d.Name, d.Field) {
+		if (d.OfValue || slices.Contains(byThemselves, d.Reason)) && !l.set.Amiss(d.Kind, d.Namespace, d.Name, d.Field) {
 			found = append(found, d)
 		}
 	}

@@ -12,8 +12,31 @@ import (
 	"sigs.k8s.io/yaml"
 )
 
+// rivals are members of which a mapping takes one: the other is put beside each.
+var rivals = func() map[string]map[string]any {
+	ref := map[string]any{"name": "x"}
+	of := map[string]any{"secretRef": ref}
+	all := map[string]map[string]any{}
+	for _, group := range []map[string]any{
+		{"every": "30s", "cron": "61 * * * *"},
+		{"http": map[string]any{"url": "http://a.example/"}, "sql": map[string]any{"driver": "Postgres", "dsnSecretRef": ref, "query": "select 1"}},
+		{"url": "http://a.example/", "serviceRef": ref}, {"uri": "http://a.example/", "serviceRef": ref},
+		{"topicRef": ref, "mailboxRef": ref, "reply": map[string]any{}, "uri": "http://a.example/"},
+		{"bearer": of, "basic": of, "header": map[string]any{"name": "X", "secretRef": ref}},
+		{"filter": map[string]any{"cel": "true"}, "split": map[string]any{"cel": "[1]"}},
+	} {
+		for name := range group {
+			if all[name] == nil {
+				all[name] = map[string]any{}
+			}
+			maps.Copy(all[name], group)
+		}
+	}
+	return all
+}()
+
 // The compiler also looks at what the schema has refused, to tell all faults in one go: each field of each sample is left out or given
-// something that it does not take.
+// something that it does not take, or is there with another that shuts it out.
 func TestNoWrongFieldStopsTheCompiler(t *testing.T) {
 	files, err := filepath.Glob("../../config/samples/patterns/*/*.yaml")
 	if err != nil || len(files) == 0 {
@@ -76,6 +99,14 @@ func eachMutation(value any, path string, try func(what string)) {
 			for what, wrong := range map[string]any{"text": "x y", "list": []any{map[string]any{}}, "empty list": []any{}} {
 				value[name] = wrong
 				try(at + " as " + what)
+			}
+			value[name] = was
+			for other, rival := range rivals[name] {
+				if _, there := value[other]; !there {
+					value[other] = rival
+					try(at + " with " + other)
+					delete(value, other)
+				}
 			}
 			delete(value, name)
 			try("no " + at)

@@ -96,9 +96,7 @@ func (b *broker) connect() {
 	case v1alpha1.BrokerSQS:
 		if member("sqs", spec.SQS != nil) {
 			if u := spec.SQS.Endpoint; u != "" {
-				if fault := urlFault(u, "http://elasticmq:9324"); fault != "" {
-					b.refuse("spec.sqs.endpoint", v1alpha1.ReasonInvalid, "%s", fault)
-				}
+				b.refuseValue("spec.sqs.endpoint", urlFault(u, "http://elasticmq:9324"))
 			}
 			b.identity = "SQS " + spec.SQS.Region + " " + spec.SQS.Endpoint
 		}
@@ -107,9 +105,7 @@ func (b *broker) connect() {
 		return
 	}
 	for i, a := range addresses {
-		if fault := addressFault(string(a), schemes); fault != "" {
-			b.refuse(index(field, i), v1alpha1.ReasonInvalid, "%s", fault)
-		}
+		b.refuseValue(index(field, i), addressFault(string(a), schemes))
 		b.addresses = append(b.addresses, string(a))
 	}
 	if len(addresses) == 0 && field != "" {

@@ -18,6 +18,8 @@ type Diagnostic struct {
 	Field     string          `json:"field"` // path within the object: spec.steps[2].filter.cel
 	Reason    v1alpha1.Reason `json:"reason"`
 	Message   string          `json:"message"`
+	// OfValue: the value is wrong whatever else is written, or left out.
+	OfValue bool `json:"-"`
 }
 
 // ReasonBrokerNotBuilt: the resource is valid on the broker that it declares, but this build has no driver for it. A host that runs something
@@ -64,6 +66,14 @@ func (s *subject) refuse(field string, reason v1alpha1.Reason, format string, ar
 		Kind: s.resource.Kind, Namespace: s.resource.Namespace, Name: s.resource.Name,
 		Field: field, Reason: reason, Message: fmt.Sprintf(format, args...),
 	})
+}
+
+// refuseValue records what is wrong with a value by itself; "" is nothing.
+func (s *subject) refuseValue(field, fault string) {
+	if fault != "" {
+		s.refuse(field, v1alpha1.ReasonInvalid, "%s", fault)
+		s.diags[len(s.diags)-1].OfValue = true
+	}
 }
 
 // on says that the resource cannot run without another one.

@@ -224,9 +224,7 @@ func (c *compiler) httpTarget(s *subject, field, member, uri string, service *v1
 			Port: int(deref(service.Port, defaultServicePort)), Path: or(service.Path, defaultPath),
 		}}
 	}
-	if fault := urlFault(uri, exampleURL[member]); fault != "" {
-		s.refuse(field+"."+member, v1alpha1.ReasonInvalid, "%s", fault)
-	}
+	s.refuseValue(field+"."+member, urlFault(uri, exampleURL[member]))
 	return plan.HTTPTarget{URL: uri}
 }
 

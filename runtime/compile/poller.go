@@ -1,6 +1,7 @@
 package compile
 
 import (
+	"strconv"
 	"time"
 	_ "time/tzdata" // time zones are the same on every machine
 
@@ -127,13 +128,17 @@ func schedule(s *subject, in *v1alpha1.Schedule) plan.Schedule {
 		return out
 	}
 	if fault := cronFault(in.Cron); fault != "" {
-		s.refuse("spec.schedule.cron", v1alpha1.ReasonInvalid, "%q %s", in.Cron, fault)
+		s.refuseValue("spec.schedule.cron", strconv.Quote(in.Cron)+" "+fault)
 	}
-	if in.TimeZone != "" {
-		// "Local" would be another one on each machine.
-		if _, err := time.LoadLocation(in.TimeZone); err != nil || in.TimeZone == "Local" {
-			s.refuse("spec.schedule.timeZone", v1alpha1.ReasonInvalid, "%q is no time zone: use a name of the IANA database, such as Europe/Zurich", in.TimeZone)
-		}
-	}
+	s.refuseValue("spec.schedule.timeZone", zoneFault(in.TimeZone))
 	return out
+}
+
+// zoneFault says that there is no such time zone; "" when there is.
+func zoneFault(zone string) string {
+	// "Local" would be another one on each machine.
+	if _, err := time.LoadLocation(zone); err != nil || zone == "Local" {
+		return strconv.Quote(zone) + " is no time zone: use a name of the IANA database, such as Europe/Zurich"
+	}
+	return ""
 }

@@ -2,11 +2,15 @@ package manifest
 
 import (
 	"encoding/base64"
+	"regexp"
 
 	"go.yaml.in/yaml/v3"
 
 	"github.com/waybill-dev/waybill/api/v1alpha1"
 )
+
+// secretKey is a key that a Secret can have.
+var secretKey = regexp.MustCompile(`^[-._a-zA-Z0-9]+$`)
 
 // secret takes a core/v1 Secret. What it holds is never named in a message.
 func (r *reader) secret(o *object) {
@@ -14,8 +18,7 @@ func (r *reader) secret(o *object) {
 		r.refuse(o, Diagnostic{Field: "metadata.name", Reason: string(v1alpha1.ReasonInvalid), Message: "is required"})
 		return
 	}
-	known := []string{"apiVersion", "kind", "metadata", "data", "stringData", "type", "immutable"}
-	r.onlyKnown(o, o.node, "", known)
+	r.onlyKnown(o, []string{"apiVersion", "kind", "metadata", "data", "stringData", "type", "immutable"})
 	s := &Secret{Namespace: o.Namespace, Name: o.Name, Data: map[string][]byte{}}
 	for _, field := range []string{"data", "stringData"} {
 		n := child(o.node, field)
@@ -28,6 +31,11 @@ func (r *reader) secret(o *object) {
 		}
 		for i := 0; i+1 < len(n.Content); i += 2 {
 			key, v := n.Content[i].Value, n.Content[i+1]
+			if !secretKey.MatchString(key) || v.ShortTag() == "!!null" { // may be a value: it is not named
+				r.refuse(o, Diagnostic{Line: n.Content[i].Line, Field: field, Reason: string(v1alpha1.ReasonInvalid),
+					Message: "write KEY: VALUE, with a space after the colon; a key is of letters, digits, '-', '_' and '.'"})
+				continue
+			}
 			at := join(field, key)
 			if v.Kind != yaml.ScalarNode || v.ShortTag() != "!!str" {
 				r.refuse(o, Diagnostic{Field: at, Reason: string(v1alpha1.ReasonInvalid), Message: "must be text: put the value in quotes"})
@@ -45,11 +53,11 @@ func (r *reader) secret(o *object) {
 			s.Data[key] = b
 		}
 	}
+	if o.refused {
+		r.set.Refused = append(r.set.Refused, o.Key)
+		return
+	}
 	if r.take(o) {
-		if o.refused {
-			r.set.Refused = append(r.set.Refused, o.Key)
-			return
-		}
 		r.set.Secrets = append(r.set.Secrets, s)
 	}
 }
@@ -68,12 +76,16 @@ func (r *reader) namespace(o *object) {
 	}
 }
 
-// onlyKnown refuses the fields of a mapping that are not among the known.
-func (r *reader) onlyKnown(o *object, n *yaml.Node, path string, known []string) {
-	for i := 0; i+1 < len(n.Content); i += 2 {
-		k := n.Content[i]
-		if !contains(known, k.Value) {
-			r.refuse(o, Diagnostic{Line: k.Line, Field: join(path, k.Value), Reason: string(v1alpha1.ReasonUnknownField), Message: unknown(k.Value, known)})
+// onlyKnown refuses the fields of a Secret that are not among the known.
+func (r *reader) onlyKnown(o *object, known []string) {
+	for i := 0; i+1 < len(o.node.Content); i += 2 {
+		k := o.node.Content[i]
+		switch {
+		case contains(known, k.Value):
+		case secretKey.MatchString(k.Value):
+			r.refuse(o, Diagnostic{Line: k.Line, Field: k.Value, Reason: string(v1alpha1.ReasonUnknownField), Message: unknown(k.Value, known)})
+		default: // may hold a value
+			r.refuse(o, Diagnostic{Line: k.Line, Reason: string(v1alpha1.ReasonUnknownField), Message: "unknown field: write NAME: VALUE, with a space after the colon"})
 		}
 	}
 }

@@ -76,7 +76,7 @@ func (r *reader) source(path string, data []byte) {
 			r.unreadable(path, line, "a second object begins here: put --- on a line of its own before it")
 			root, roots = first, append([]*yaml.Node{second}, roots...)
 		}
-		e := expander{}
+		e := expander{begin: root.Line, secretive: holdsSecret(root)}
 		n := e.expand(root, 0)
 		if e.err != nil {
 			if line, ok := lineOf(data, e.err.line); ok && strings.Contains(line, "{{") {
@@ -141,7 +141,7 @@ type fault struct {
 var (
 	yamlLine      = regexp.MustCompile(`^line (\d+): `)
 	parserError   = regexp.MustCompile(`^did not find expected (',' or '[]}]'|key|'-' indicator|node content|<document start>)`)
-	unknownAnchor = regexp.MustCompile(`^unknown anchor '(.+)' referenced`)
+	unknownAnchor = regexp.MustCompile(`^` + notYAML + `unknown anchor '(.+)' referenced`)
 )
 
 const notYAML = "is not YAML: "
@@ -171,10 +171,6 @@ func decodeYAML(data []byte) (roots []*yaml.Node, f *fault) {
 					line++ // counted from 0, unlike the scanner's
 				}
 			}
-			if m := unknownAnchor.FindStringSubmatch(text); m != nil {
-				before, _, _ := bytes.Cut(data, []byte("*"+m[1]))
-				line = 1 + bytes.Count(before, []byte("\n"))
-			}
 			return roots, &fault{line, notYAML + text}
 		}
 		if len(n.Content) == 1 {
@@ -185,6 +181,8 @@ func decodeYAML(data []byte) (roots []*yaml.Node, f *fault) {
 
 // expander copies a document with its aliases and merges put in place. Each part keeps the line at which it is written.
 type expander struct {
+	begin      int  // the document's first line
+	secretive  bool // a key may be a value that nobody should see
 	nodes      int
 	open       []*yaml.Node // anchors being expanded
 	duplicates []fault
@@ -195,6 +193,11 @@ func (e *expander) fail(line int, format string, args ...any) {
 	if e.err == nil {
 		e.err = &fault{line, fmt.Sprintf(format, args...)}
 	}
+}
+
+// holdsSecret says of a document what mayBeSecret says of a text.
+func holdsSecret(n *yaml.Node) bool {
+	return strings.EqualFold(n.Value, "Secret") || n.Value == "stringData" || slices.ContainsFunc(n.Content, holdsSecret)
 }
 
 func (e *expander) expand(n *yaml.Node, depth int) *yaml.Node {
@@ -209,8 +212,12 @@ func (e *expander) expand(n *yaml.Node, depth int) *yaml.Node {
 		e.fail(n.Line, "the document is nested deeper than %d levels", maxDepth)
 		return n
 	case n.Kind == yaml.AliasNode:
-		if slices.Contains(e.open, n.Alias) {
-			e.fail(n.Line, "the alias *%s stands inside the thing that it stands for", n.Value)
+		switch {
+		case n.Alias.Line < e.begin: // the parser keeps anchors for the whole file, and YAML only for their document
+			e.fail(n.Line, noAnchor)
+			return n
+		case slices.Contains(e.open, n.Alias):
+			e.fail(n.Line, "an alias (*) stands inside the thing that it stands for: write it out")
 			return n
 		}
 		e.open = append(e.open, n.Alias)
@@ -237,7 +244,7 @@ func (e *expander) mapping(n, out *yaml.Node, depth int) {
 	for i := 0; i+1 < len(n.Content); i += 2 {
 		k, v := n.Content[i], n.Content[i+1]
 		if k.Kind == yaml.AliasNode {
-			k = k.Alias
+			k = e.expand(k, depth+1)
 		}
 		if k.Kind == yaml.ScalarNode && k.ShortTag() == "!!merge" {
 			merges = append(merges, e.expand(v, depth+1))
@@ -248,7 +255,11 @@ func (e *expander) mapping(n, out *yaml.Node, depth int) {
 			return
 		}
 		if first, ok := seen[k.Value]; ok {
-			e.duplicates = append(e.duplicates, fault{k.Line, fmt.Sprintf("the key %q is written twice here, first at line %d: remove one", k.Value, first)})
+			named := fmt.Sprintf("the key %q", k.Value)
+			if e.secretive {
+				named = "a key"
+			}
+			e.duplicates = append(e.duplicates, fault{k.Line, fmt.Sprintf("%s is written twice here, first at line %d: remove one", named, first)})
 			continue
 		}
 		seen[k.Value] = k.Line

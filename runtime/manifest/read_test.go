@@ -2,6 +2,7 @@ package manifest_test
 
 import (
 	"encoding/json"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -218,18 +219,66 @@ func TestHostileText(t *testing.T) {
 	}
 }
 
-// A Secret's content is in no message, whatever is wrong with it.
+// A Secret's content is in no message, whatever is wrong with it, and wherever its kind is written.
 func TestSecretsAreNotShown(t *testing.T) {
-	for _, value := range []string{"hunter2!", "!secret hunter2", "[hunter2]", "{hunter2: x}"} {
-		path := write(t, t.TempDir(), "s.yaml", "apiVersion: v1\nkind: Secret\nmetadata: {name: s}\ndata:\n  password: "+value+"\n")
-		set, diagnostics, err := manifest.Read([]string{path}, manifest.Options{})
-		if err != nil || len(diagnostics) == 0 || len(set.Secrets) != 0 {
-			t.Errorf("%s: %v, %v", value, diagnostics, err)
+	dir := t.TempDir()
+	for i, text := range []string{
+		"!secret hunter2", "[hunter2]", "{hunter2: x}", "{x: !hunter2 hunter2}", "{hunter2: !x y}", "{hunter2: 1, hunter2: 2}", "*hunter2", "&hunter2 [*hunter2]", "&hunter2!",
+		"| hunter2", "> hunter2", "%hunter2", "@hunter2", "!hunter2{", `"hunter2" hunter2`, `"\hunter2"`, "hunter2: hunter2", `"hunter2`, "[hunter2", "[hunter2]]", "hunter2\n ? hunter2", "hunter2\n hunter2: x",
+	} {
+		text = "metadata: {name: s}\nstringData:\n  password: " + text + "\n"
+		for _, text := range []string{"apiVersion: v1\nkind: Secret\n" + text, "apiVersion: v1\n" + text + "kind: Secret\n", "apiVersion: v1\n\n" + text} {
+			notShown(t, write(t, dir, fmt.Sprint(i, ".yaml"), text))
 		}
-		for _, d := range diagnostics {
-			if strings.Contains(d.String(), "hunter2") || d.Line != 5 {
-				t.Errorf("%s", d)
-			}
+	}
+	for name, text := range map[string]string{
+		"base64.yaml":   "apiVersion: v1\nkind: Secret\nmetadata: {name: s}\ndata:\n  password: hunter2!\n",
+		"indented.yaml": "apiVersion: v1\nkind: Secret\nmetadata:\n  stringData:\n    name: hunter2\n    x: [",
+		"flow.yaml":     "{apiVersion: v1, kind: Secret, metadata: {name: s}, stringData: {password:hunter2}}",
+		"key.yaml":      "{apiVersion: v1, kind: Secret, metadata: {name: s}, stringData: {hunter2}}",
+		"root.yaml":     "{apiVersion: v1, kind: Secret, metadata: {name: s}, stringData:hunter2}",
+		"list.yaml":     "apiVersion: v1\nkind: List\nitems:\n- {apiVersion: v1, kind: Secret, metadata: {name: s}, data: {hunter2: aaaa, hunter2: aaaa, x: 1}}",
+		"word.json":     `{"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "s"}, "data": {"password": hunter2}}`,
+		"before.json":   `{"data": {"password": hunter2}, "apiVersion": "v1", "kind": "Secret", "metadata": {"name": "s"}}`,
+		"twice.json":    `{"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "s"}, "data": {"hunter2": "", "hunter2": "", "x": 1}}`,
+		"kindless.yaml": "apiVersion: v1\nstringData: {hunter2: x, hunter2: y}",
+	} {
+		notShown(t, write(t, dir, name, text))
+	}
+}
+
+func notShown(t *testing.T, path string) {
+	t.Helper()
+	text, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	first := 1 + strings.Count(strings.SplitN(string(text), "hunter2", 2)[0], "\n")
+	set, diagnostics, err := manifest.Read([]string{path}, manifest.Options{})
+	if err != nil || len(diagnostics) == 0 || len(set.Secrets) != 0 {
+		t.Errorf("%s: %v, %v", text, diagnostics, err)
+	}
+	for _, d := range diagnostics {
+		if strings.Contains(d.String(), "hunter2") {
+			t.Errorf("%s", d)
+		}
+		if d.Field != "kind" && (d.Line < first || d.Line > first+1) {
+			t.Errorf("%s: not at line %d:\n%s", d, first, text)
+		}
+	}
+}
+
+// YAML's anchors end with their document, whatever the parser thinks.
+func TestAnchorsOfOtherDocuments(t *testing.T) {
+	for alias, line := range map[string]int{"spec: *spec": 8, "spec:\n  <<: *spec": 9, "spec:\n  *key : {name: main}": 9} {
+		text := "apiVersion: waybill.dev/v1alpha1\nkind: Topic\nmetadata: {name: a}\nspec: &spec {&key brokerRef: {name: main}}\n---\n" + // four lines, and three before the alias
+			"apiVersion: waybill.dev/v1alpha1\nkind: Topic\n" + alias + "\nmetadata: {name: b}\n"
+		set, diagnostics, err := manifest.Read([]string{write(t, t.TempDir(), "a.yaml", text)}, manifest.Options{})
+		if err != nil || len(diagnostics) != 1 || names(set.Topics) != "a" {
+			t.Fatalf("%s: %v, %v", alias, diagnostics, err)
+		}
+		if d := diagnostics[0]; d.Line != line || d.Name != "b" || !strings.Contains(d.Message, "no anchor") {
+			t.Errorf("%s: %s", alias, d)
 		}
 	}
 }

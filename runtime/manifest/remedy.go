@@ -1,9 +1,12 @@
 package manifest
 
 import (
+	"cmp"
 	"fmt"
+	"math"
 	"net/url"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -37,11 +40,7 @@ func (o *object) remedied(d Diagnostic, s *schema.Structural) Diagnostic {
 			d.Message += fmt.Sprintf("; %q is written %s", v, right)
 		}
 	case strings.HasPrefix(d.Message, "must be a duration "):
-		if right := asDuration(v); right != "" {
-			d.Message += fmt.Sprintf("; %q is written %s", v, right)
-		} else if _, err := time.ParseDuration(v); err == nil { // rightly written, and out of bounds
-			d.Message += "; it is " + v
-		}
+		d.Message += rightDuration(v, d.Message)
 	case strings.HasPrefix(d.Message, "must be a path "):
 		d.Message += wrongInPath(v)
 	case s.Type == "integer" && n.ShortTag() == "!!str":
@@ -57,7 +56,11 @@ var (
 	digits   = regexp.MustCompile(`^-?\d+$`)
 	notName  = regexp.MustCompile(`[^a-z0-9]+`)
 	inUnits  = regexp.MustCompile(`^\s*(\d+)\s*([A-Za-z]*)\s*$`)
-	clock    = regexp.MustCompile(`(?i)^\s*PT?(\d+)([DHMS])\s*$`)
+	iso      = regexp.MustCompile(`(?i)^PT?(\d)`)
+	amount   = regexp.MustCompile(`^[\s,T]*(\d*[.,]?\d+)\s*([A-SU-Za-z]*)`) // a T divides ISO's
+	fraction = regexp.MustCompile(`(?:^|\d)[.,]\d`)
+	written  = regexp.MustCompile(`^(\d{1,5}(h|m|s|ms)){1,4}$`) // as the CRDs have it
+	inRange  = regexp.MustCompile(`^must be a duration from (\w+) to (\w+),`)
 )
 
 // notInPath is a character that a path cannot have, or a % that is followed by no two digits.
@@ -91,38 +94,89 @@ func asName(v string) string {
 	return name
 }
 
-// asDuration writes a duration as Kubernetes takes it: "5 minutes" is 5m, "7d" is 168h and 30 is 30s.
+// rightDuration says of a wrong duration how it is written, or that it is out of the range that the message names.
+func rightDuration(v, message string) string {
+	if written.MatchString(v) {
+		return "; it is " + v
+	}
+	right := asDuration(v)
+	is, err := time.ParseDuration(right)
+	if err != nil {
+		return "; write whole numbers of h, m, s and ms"
+	}
+	if m := inRange.FindStringSubmatch(message); m != nil {
+		least, _ := time.ParseDuration(m[1])
+		most, _ := time.ParseDuration(m[2])
+		switch {
+		case is < least:
+			return fmt.Sprintf("; %q is %s, which is less than %s", v, right, m[1])
+		case is > most:
+			return fmt.Sprintf("; %q is %s, which is more than %s", v, right, m[2])
+		}
+	}
+	if fraction.MatchString(v) {
+		return fmt.Sprintf("; %q is written %s, without a fraction", v, right)
+	}
+	return fmt.Sprintf("; %q is written %s", v, right)
+}
+
+// A unit of time, the words for it and its milliseconds.
+type unit struct {
+	words string
+	is    float64
+}
+
+// units begin with the largest. Kubernetes knows those from hours on.
+var units = []unit{
+	{"w week weeks", 7 * 24 * 3600e3},
+	{"d day days", 24 * 3600e3},
+	{"h hr hrs hour hours", 3600e3},
+	{"m min mins minute minutes", 60e3},
+	{"s sec secs second seconds", 1e3},
+	{"ms milli millis millisecond milliseconds", 1},
+}
+
+const hours, seconds = 2, 4
+
+// asDuration writes a duration as Kubernetes takes it: "5 minutes" is 5m, 7d is 168h, 1.5h and 1h30 are 1h30m, and 30 is 30s. It is "" where
+// that cannot be told.
 func asDuration(v string) string {
-	m := inUnits.FindStringSubmatch(v)
-	if iso := clock.FindStringSubmatch(v); iso != nil {
-		m = []string{"", iso[1], strings.ToLower(iso[2])}
+	rest := iso.ReplaceAllString(strings.TrimSpace(v), "$1")
+	total, first, at := 0.0, -1, seconds-1
+	for first < 0 || rest != "" {
+		m := amount.FindStringSubmatch(rest)
+		if m == nil {
+			return ""
+		}
+		at++ // a number without a unit has the next one
+		if m[2] != "" {
+			at = slices.IndexFunc(units, func(u unit) bool { return slices.Contains(strings.Fields(u.words), strings.ToLower(m[2])) })
+		}
+		n, err := strconv.ParseFloat(strings.Replace(m[1], ",", ".", 1), 64)
+		if at < 0 || at == len(units) || err != nil {
+			return ""
+		}
+		if first < 0 {
+			first = max(at, hours)
+		}
+		total, rest = total+n*units[at].is, rest[len(m[0]):]
 	}
-	if m == nil {
+	left := math.Round(total)
+	if math.Abs(left-total) > 1e-6 || left > 1<<40 {
 		return ""
 	}
-	n, err := strconv.ParseInt(m[1], 10, 64)
-	if err != nil || n > 1<<40 {
-		return ""
+	if left >= 1e5*units[first].is {
+		first = hours // a number has five digits at most
 	}
-	right := ""
-	switch strings.ToLower(m[2]) {
-	case "", "s", "sec", "secs", "second", "seconds":
-		right = fmt.Sprintf("%ds", n)
-	case "ms", "milli", "millis", "millisecond", "milliseconds":
-		right = fmt.Sprintf("%dms", n)
-	case "m", "min", "mins", "minute", "minutes":
-		right = fmt.Sprintf("%dm", n)
-	case "h", "hr", "hrs", "hour", "hours":
-		right = fmt.Sprintf("%dh", n)
-	case "d", "day", "days":
-		right = fmt.Sprintf("%dh", n*24)
-	case "w", "week", "weeks":
-		right = fmt.Sprintf("%dh", n*24*7)
+	var right strings.Builder
+	for _, u := range units[first:] {
+		if n := math.Floor(left / u.is); n > 0 {
+			name, _, _ := strings.Cut(u.words, " ")
+			fmt.Fprintf(&right, "%.0f%s", n, name)
+			left -= n * u.is
+		}
 	}
-	if right == v {
-		return "" // rightly written, and out of bounds
-	}
-	return right
+	return cmp.Or(right.String(), "0s")
 }
 
 // asAmount writes a size as Kubernetes takes it: "10GB" is 10G.

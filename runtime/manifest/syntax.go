@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"regexp"
+	"slices"
 	"strings"
 	"unicode/utf16"
 	"unicode/utf8"
@@ -72,6 +73,7 @@ func shift(n *yaml.Node, by int) {
 var (
 	kindLine      = regexp.MustCompile(`(?m)^"?kind"?:[ \t]*["']?([A-Za-z]+)`)
 	metadataLines = regexp.MustCompile(`(?m)^metadata:(.*(?:\n[ \t]+.*)*)`)
+	secretData    = regexp.MustCompile(`(?m)(?:^|[{,])[ \t]*(?:data|stringData):(?s:.*)`) // a Secret's, indented too far: no name is to be had there
 	nameIn        = regexp.MustCompile(`(?m)(?:^[ \t]+|[{,][ \t]*)name:[ \t]*["']?([-.a-z0-9]+)`)
 	namespaceIn   = regexp.MustCompile(`(?m)(?:^[ \t]+|[{,][ \t]*)namespace:[ \t]*["']?([-a-z0-9]+)`)
 )
@@ -84,7 +86,7 @@ func guess(text []byte) Key {
 		}
 		return ""
 	}
-	meta := []byte(first(metadataLines, text))
+	meta := secretData.ReplaceAll([]byte(first(metadataLines, text)), nil)
 	return Key{Kind: first(kindLine, text), Namespace: first(namespaceIn, meta), Name: first(nameIn, meta)}
 }
 
@@ -92,16 +94,23 @@ const (
 	notRendered = "holds a template that was not rendered ({{ … }}): render it first, as with helm template, and give what comes out"
 	notReplaced = "holds a variable that was not replaced (${…}): replace it first, as with envsubst, and give what comes out"
 	tabs        = "is indented with a tab, and YAML takes only spaces: use spaces"
+	// Without the name: what looks like an alias is most likely a value, and may be a secret one.
+	noAnchor = "a value that begins with * is taken for an alias of YAML's, and this document has no anchor of that name above it: put the whole value in single quotes, or write out what the alias stands for"
 )
+
+// mayBeSecret says whether a text holds a Secret, or something that was meant to be one: none of it is quoted in a message.
+var mayBeSecret = regexp.MustCompile(`(?i)\bkind["']?\s*:\s*(?:[&!]\S*\s+|[|>]\S*\s+)*["']?secret|\bstringData\b`)
 
 var (
 	mergeMark     = regexp.MustCompile(`^(<{7}|={7}|>{7})( |\r?$)`)
 	afterQuotes   = regexp.MustCompile(`:[ \t]+(?:"[^"]*"|'[^']*')[ \t]*[^ \t,}\]#\r\n]`)
-	aliasLike     = regexp.MustCompile(`(?:^|[:\-,\[{][ \t]+|[\[{])([*&])(?:[^-\w]|$)`)
+	indicator     = regexp.MustCompile("(?:^[ \\t]*|[:\\-,\\[{][ \\t]+|[\\[{,])(?:([*&])(?:[^-\\w]|$|[-\\w]+(?:[^-\\w\\s?:,\\]}%@`]|[ \\t]+[|>!&*]))|([!|>?]))")
 	unstartable   = regexp.MustCompile("(?:^|[:\\-,\\[{][ \t]*)([@`%])")
+	ofIndicator   = regexp.MustCompile(`alphabetic or numeric|comment or line break|whitespace or line break|tag|cannot start any token|mapping keys|expected '[!>]'|URI|indentation indicator`)
 	twoValues     = regexp.MustCompile(`:[ \t].*:(?:[ \t]|\r?$)`)
 	leadingTab    = regexp.MustCompile(`^ *\t`)
 	bareWord      = regexp.MustCompile(`^([A-Za-z_][-\w]*)`)
+	quotedByte    = regexp.MustCompile(`^invalid character '.*?'( |$)`)
 	forbiddenByte = regexp.MustCompile(`[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]`)
 )
 
@@ -134,14 +143,11 @@ func explainYAML(text []byte, f fault) fault {
 		if m := unstartable.FindStringSubmatch(line); m != nil {
 			return fault{f.line, fmt.Sprintf("a value cannot begin with %s: put it in quotes", m[1])}
 		}
+		return misread(lines, f)
 	case has("unknown anchor"):
-		if m := unknownAnchor.FindStringSubmatch(strings.TrimPrefix(f.message, notYAML)); m != nil {
-			return fault{f.line, fmt.Sprintf("there is no anchor &%s above the alias *%s: write the value out, or put it in quotes if it is text", m[1], m[1])}
-		}
-	case has("alphabetic or numeric character"):
-		if m := aliasLike.FindStringSubmatch(line); m != nil {
-			as := map[string]string{"*": "an alias", "&": "an anchor"}[m[1]]
-			return fault{f.line, fmt.Sprintf("a value that begins with %s is taken for %s of YAML's: put the whole value in single quotes", m[1], as)}
+		if m := unknownAnchor.FindStringSubmatch(f.message); m != nil { // the parser names no line
+			alias := regexp.MustCompile(`^(?:(?:[^#]|[^ \t]#)*[ \t,\[{])?\*` + regexp.QuoteMeta(m[1]) + `(?:[^-\w]|$)`)
+			return fault{1 + slices.IndexFunc(lines, alias.MatchString), noAnchor}
 		}
 	case has("unexpected end of stream"), has("unexpected document indicator"):
 		return unclosed(lines, f)
@@ -153,7 +159,13 @@ func explainYAML(text []byte, f fault) fault {
 			return fault{f.line, "a value holds a colon and a space, so that it looks like two fields: put the value in single quotes"}
 		}
 		return fault{f.line, tooDeepText}
-	case has("did not find expected key"):
+	case has("did not find expected key"), has("expected <document start>"):
+		if _, stray := brackets(lines); len(stray) > 0 {
+			return fault{stray[0].line, fmt.Sprintf("a bracket (%c) is closed here that was never opened: remove it, or put the whole value in single quotes if it is text", stray[0].mark)}
+		}
+		if has("document start") {
+			return fault{f.line, "the document has ended above: put --- on a line of its own before another object, or remove what is too much"}
+		}
 		// The parser names the begin of the mapping, unless that is the document's.
 		for n := f.line; n <= len(lines); n++ {
 			if afterQuotes.MatchString(at(n)) {
@@ -193,10 +205,34 @@ func explainYAML(text []byte, f fault) fault {
 	case has("block sequence entries are not allowed"):
 		return fault{f.line, "a list cannot begin behind its field's name: put each '- ITEM' on a line of its own below"}
 	case has("node content"):
-		if n, bracket := openBracket(lines); n > 0 && strings.TrimSpace(strings.Join(lines[min(f.line, len(lines))-1:], "")) == "" {
-			return fault{n, fmt.Sprintf("a bracket (%s) is opened here and never closed: close it, or put the value in quotes if it is text", bracket)}
+		if open, _ := brackets(lines); len(open) > 0 && strings.TrimSpace(strings.Join(lines[min(f.line, len(lines))-1:], "")) == "" {
+			last := open[len(open)-1]
+			return fault{last.line, fmt.Sprintf("a bracket (%c) is opened here and never closed: close it, or put the value in quotes if it is text", last.mark)}
 		}
 		return fault{f.line, "a value is missing, or begins with a character that means something else in YAML: put it in quotes"}
+	case ofIndicator.MatchString(f.message):
+		return misread(lines, f)
+	}
+	return f
+}
+
+// misread says of a value that is text what its first character makes of it. The parser may name the line above or below.
+func misread(lines []string, f fault) fault {
+	for _, n := range []int{f.line, f.line - 1, f.line + 1} {
+		if n < 1 || n > len(lines) {
+			continue
+		}
+		if m := indicator.FindStringSubmatch(lines[n-1]); m != nil {
+			mark := m[1] + m[2]
+			as := map[string]string{"*": "an alias of YAML's", "&": "an anchor of YAML's", "!": "a tag of YAML's", "?": "a key of YAML's"}[mark]
+			switch {
+			case as != "":
+				return fault{n, fmt.Sprintf("a value that begins with %s is taken for %s: put the whole value in single quotes", mark, as)}
+			case strings.Contains(f.message, "cannot start"):
+				return fault{n, fmt.Sprintf("a value cannot begin with %s: put it in quotes", mark)}
+			}
+			return fault{n, fmt.Sprintf("a value that begins with %s is taken for a text on the lines below: begin it there, or put the whole value in single quotes", mark)}
+		}
 	}
 	return f
 }
@@ -233,17 +269,33 @@ func column(line string) int {
 	return len(line) - len(strings.TrimLeft(line, " "))
 }
 
-// misaligned is the first line, from one on, that goes back to a column in which nothing began; that line itself if there is none.
-func misaligned(lines []string, from int) int {
-	var columns []int
-	text := -1 // the column of a field whose block of text is being skipped
+// outsideText gives the lines with those left empty that belong to a block of text, which may hold anything.
+func outsideText(lines []string) []string {
+	out := make([]string, len(lines))
+	text := -1 // the column of the field whose block of text is being skipped
 	for i, line := range lines {
 		content := strings.TrimLeft(line, " ")
 		column := len(line) - len(content)
-		if content == "" || content[0] == '#' || text >= 0 && column > text {
+		if text >= 0 && (content == "" || column > text) {
 			continue
 		}
-		text = -1
+		out[i], text = line, -1
+		if blockText.MatchString(line) {
+			text = column
+		}
+	}
+	return out
+}
+
+// misaligned is the first line, from one on, that goes back to a column in which nothing began; that line itself if there is none.
+func misaligned(lines []string, from int) int {
+	var columns []int
+	for i, line := range outsideText(lines) {
+		content := strings.TrimLeft(line, " ")
+		column := len(line) - len(content)
+		if content == "" || content[0] == '#' {
+			continue
+		}
 		back := false
 		for len(columns) > 0 && columns[len(columns)-1] > column {
 			columns, back = columns[:len(columns)-1], true
@@ -256,9 +308,6 @@ func misaligned(lines []string, from int) int {
 		}
 		if m := dashes.FindString(line); m != "" {
 			columns = append(columns, len(m))
-		}
-		if blockText.MatchString(line) {
-			text = column
 		}
 	}
 	return from
@@ -277,43 +326,45 @@ func unclosed(lines []string, f fault) fault {
 	return fault{f.line, "ends in the middle of a value that is in quotes: close the quotes"}
 }
 
-// openBracket finds the last bracket that begins a list or a mapping which does not end: its line, from 1, or 0 if there is none.
-func openBracket(lines []string) (line int, bracket string) {
-	type opened struct {
-		line    int
-		bracket string
-	}
-	var open []opened
-	for i, text := range lines {
+// A bracket of a list or a mapping, and its line.
+type bracket struct {
+	line int
+	mark rune
+}
+
+// brackets finds those that begin a list or a mapping which does not end, and those that end none.
+func brackets(lines []string) (open, stray []bracket) {
+	quote := rune(0)
+	for i, text := range outsideText(lines) {
 		before := ' ' // the last character that is no space
-		quote := rune(0)
+		ended := true // no value is being written, so that a bracket is none of its text
 	line:
 		for at, c := range text {
 			begins := strings.ContainsRune(" :-,[{", before) // a value
+			after := ended
+			ended = ended && c == ' '
 			switch {
 			case quote != 0:
 				if c == quote {
-					quote = 0
+					quote, ended = 0, true
 				}
 			case c == '#' && (at == 0 || text[at-1] == ' '):
 				break line
 			case begins && (c == '"' || c == '\''):
 				quote = c
 			case begins && (c == '[' || c == '{'):
-				open = append(open, opened{i + 1, string(c)})
+				open = append(open, bracket{i + 1, c})
 			case len(open) > 0 && (c == ']' || c == '}'):
-				open = open[:len(open)-1]
+				open, ended = open[:len(open)-1], true
+			case after && (c == ']' || c == '}'):
+				stray, ended = append(stray, bracket{i + 1, c}), true
 			}
 			if c != ' ' {
 				before = c
 			}
 		}
 	}
-	if len(open) == 0 {
-		return 0, ""
-	}
-	last := open[len(open)-1]
-	return last.line, last.bracket
+	return open, stray
 }
 
 // explainJSON says in plain words what the parser of JSON found.
@@ -322,7 +373,11 @@ func explainJSON(data []byte, offset int64, message string) string {
 		return "is not JSON, for it does not begin with {: if it is YAML, name the file .yaml"
 	}
 	has := func(s string) bool { return strings.Contains(message, s) }
+	secretive := mayBeSecret.Match(data)
 	if word := bareWord.FindSubmatch(data[min(int(offset), len(data)):]); word != nil {
+		if secretive {
+			return "a key or a value must be in double quotes here"
+		}
 		return fmt.Sprintf("%s must be in double quotes: %q", word[1], word[1])
 	}
 	before := bytes.TrimRight(data[:min(int(offset), len(data))], " \t\r\n}]")
@@ -342,6 +397,9 @@ func explainJSON(data []byte, offset int64, message string) string {
 		return "a key must be in double quotes"
 	case has("{{"):
 		return notRendered
+	}
+	if secretive {
+		message = quotedByte.ReplaceAllString(message, "invalid character$1")
 	}
 	return "is not JSON: " + message
 }

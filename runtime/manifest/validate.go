@@ -233,9 +233,13 @@ func (s *Set) keep(o *object) error {
 // keepFaulty decodes an object without the fields that have faults. One whose name, namespace or kind may not be meant is left out, and one
 // that cannot be read even so.
 func (s *Set) keepFaulty(o *object) {
-	fields := o.fields()
-	for _, f := range fields {
-		if !strings.HasPrefix(f, "spec.") {
+	var fields []string
+	for _, d := range o.faults {
+		switch {
+		case strings.HasPrefix(d.Message, "exactly one of "): // each of them may be wrong by itself too; the compiler takes none
+		case strings.HasPrefix(d.Field, "spec."):
+			fields = append(fields, d.Field)
+		default:
 			return
 		}
 	}
