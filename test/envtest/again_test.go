@@ -51,7 +51,7 @@ var _ = Describe("What is on the broker", func() {
 		patch(ctx, t, `{"spec":{"retention":{"maxAge":"2h"}}}`)
 		Eventually(age).Should(Equal(2 * time.Hour))
 		ready(ctx, namespace, "Topic", "orders")
-	}, NodeTimeout(time1m))
+	}, NodeTimeout(patience))
 
 	It("is found again by a resource of the same name where it was kept, and made anew where it was not", func(ctx SpecContext) {
 		namespace := newNamespace(ctx)
@@ -73,5 +73,5 @@ var _ = Describe("What is on the broker", func() {
 			Expect(state.Exists).To(BeTrue(), name)
 			Expect(state.Messages).To(Equal(map[string]int64{"kept": 1, "dropped": 0}[name]), name)
 		}
-	}, NodeTimeout(time1m))
+	}, NodeTimeout(patience))
 })

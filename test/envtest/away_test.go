@@ -44,5 +44,5 @@ var _ = Describe("A broker that goes away", func() {
 		// What is declared anew cannot be made, and says so.
 		patch(ctx, topic(namespace, "orders"), `{"spec":{"retention":{"maxAge":"1h"}}}`)
 		Eventually(condition(ctx, "Topic", namespace, "orders", v1alpha1.ConditionProgrammed)).Should(Equal("False/UnreachableFromManager"))
-	}, NodeTimeout(time1m))
+	}, NodeTimeout(patience))
 })

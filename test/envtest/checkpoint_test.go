@@ -59,5 +59,5 @@ var _ = Describe("A poller's checkpoint", func() {
 		other := &corev1.ConfigMap{ObjectMeta: named(namespace, "another")}
 		Expect(k8s.Create(ctx, other)).To(Succeed())
 		Expect(configmap.New(api, namespace, "another", log).Save(ctx, []byte(`{}`))).To(MatchError(ContainSubstring("403")))
-	}, SpecTimeout(time1m))
+	}, SpecTimeout(patience))
 })

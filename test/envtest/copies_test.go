@@ -37,7 +37,7 @@ var _ = Describe("Copies of a Broker's Secret", func() {
 		Expect(k8s.Delete(ctx, user(crowded, "waybill."+home+".nats-user"))).To(Succeed())
 		patch(ctx, &v1alpha1.Broker{ObjectMeta: named(home, "main")}, `{"metadata":{"annotations":{"look":"again"}}}`) // and not in half a minute
 		ready(ctx, home, "Broker", "main")
-	}, NodeTimeout(time1m))
+	}, NodeTimeout(patience))
 
 	It("are handed over when another Broker with the same Secret comes to give them out", func(ctx SpecContext) {
 		home, guest := newNamespace(ctx), newNamespace(ctx)
@@ -66,7 +66,7 @@ var _ = Describe("Copies of a Broker's Secret", func() {
 			g.Expect(k8s.Get(ctx, client.ObjectKeyFromObject(copied), copied)).To(Succeed())
 			g.Expect(string(copied.Data["password"])).To(Equal("another"))
 		}).Should(Succeed())
-	}, NodeTimeout(time1m))
+	}, NodeTimeout(patience))
 })
 
 // ownerOfCopy is the Broker whose copy a Secret is.

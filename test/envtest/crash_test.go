@@ -166,7 +166,7 @@ var _ = Describe("An operator that crashes", func() {
 			Eventually(func() int { return len(everything(ctx, namespace)) }).WithContext(ctx).Should(BeZero())
 			Expect(onBroker(ctx, driver.Ref{Kind: driver.Topic, Name: namespace + "_orders"}).Exists).To(BeFalse())
 		}
-	}, NodeTimeout(5*time.Minute))
+	}, NodeTimeout(patience))
 })
 
 func allReady(ctx context.Context, namespace string, n int) bool {

@@ -184,7 +184,7 @@ var _ = Describe("The credentials in use", func() {
 			}
 		}
 		Expect(condition(ctx, "Topic", namespace, "quiet", v1alpha1.ConditionCredentialsCurrent)()).To(BeEmpty())
-	}, NodeTimeout(time1m))
+	}, NodeTimeout(patience))
 
 	It("are unknown where a Pod does not answer", func(ctx SpecContext) {
 		namespace := newNamespace(ctx)
@@ -196,5 +196,5 @@ var _ = Describe("The credentials in use", func() {
 		readyPod(ctx, plan.Resource{Kind: "Topic", Namespace: namespace, Name: "orders"}, "10.1.2.5")
 		Eventually(condition(ctx, "Topic", namespace, "orders", v1alpha1.ConditionCredentialsCurrent)).Should(Equal("Unknown/NotTold"))
 		ready(ctx, namespace, "Topic", "orders")
-	}, NodeTimeout(time1m))
+	}, NodeTimeout(patience))
 })

@@ -78,7 +78,7 @@ var _ = Describe("Deleting a Topic", func() {
 		Expect(k8s.Delete(ctx, pod, client.GracePeriodSeconds(0))).To(Succeed())
 		Eventually(gone(ctx, t)).Should(BeTrue())
 		Expect(onBroker(ctx, stream).Exists).To(BeFalse())
-	}, NodeTimeout(time1m))
+	}, NodeTimeout(patience))
 
 	It("lets go after a while when the broker is gone for good, and says so on the Broker", func(ctx SpecContext) {
 		namespace = newNamespace(ctx)
@@ -97,7 +97,7 @@ var _ = Describe("Deleting a Topic", func() {
 			g.Expect(events.Items).To(HaveLen(1))
 			g.Expect(events.Items[0].Message).To(ContainSubstring(namespace + "_orders"))
 		}).Should(Succeed())
-	}, NodeTimeout(time1m))
+	}, NodeTimeout(patience))
 
 	It("comes before deleting its Broker", func(ctx SpecContext) {
 		begin(ctx, v1alpha1.DeletionDelete)
@@ -109,5 +109,5 @@ var _ = Describe("Deleting a Topic", func() {
 		Eventually(gone(ctx, t)).Should(BeTrue())
 		Eventually(gone(ctx, b)).Should(BeTrue())
 		Expect(onBroker(ctx, stream).Exists).To(BeFalse())
-	}, NodeTimeout(time1m))
+	}, NodeTimeout(patience))
 })

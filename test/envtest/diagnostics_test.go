@@ -10,7 +10,6 @@ import (
 	"regexp"
 	"slices"
 	"strings"
-	"time"
 
 	. "github.com/onsi/ginkgo/v2"
 	. "github.com/onsi/gomega"
@@ -173,7 +172,7 @@ var _ = Describe("What the compiler refuses", func() {
 				continue
 			}
 			r := plan.Resource{Kind: u.GetKind(), Namespace: u.GetNamespace(), Name: u.GetName()}
-			Eventually(func(g Gomega) { compareWords(ctx, g, r, faults[r]) }).WithContext(ctx).WithTimeout(20*time.Second).Should(Succeed(), "%s %v", r, faults[r])
+			Eventually(func(g Gomega) { compareWords(ctx, g, r, faults[r]) }).WithContext(ctx).Should(Succeed(), "%s %v", r, faults[r])
 			for _, d := range faults[r] {
 				reasons[d.Reason] = true
 			}
@@ -185,7 +184,7 @@ var _ = Describe("What the compiler refuses", func() {
 		Expect(faults).To(BeEmpty(), "faults of what is not there")
 		Expect(len(reasons)).To(BeNumerically(">=", 14), "%v", reasons)
 		suite.Attr("report", fmt.Sprintf("compiler's diagnostics as conditions: %d resources with faults, %d reasons", refused, len(reasons)))
-	}, NodeTimeout(2*time1m))
+	}, NodeTimeout(2*patience))
 })
 
 // compareWords compares a resource's conditions with what the command line has against it.

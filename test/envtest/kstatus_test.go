@@ -93,5 +93,5 @@ var _ = Describe("kstatus", func() {
 		Expect(k8s.Delete(ctx, all[1])).To(Succeed())
 		Expect(of("Topic", "orders")()).To(Equal(status.TerminatingStatus))
 		release()
-	}, NodeTimeout(time1m))
+	}, NodeTimeout(patience))
 })

@@ -40,7 +40,7 @@ func quickstart() string {
 }
 
 var _ = Describe("The manager, deployed", Ordered, Label(processes), func() {
-	BeforeAll(func(ctx SpecContext) { deployed(ctx) }, NodeTimeout(time1m))
+	BeforeAll(func(ctx SpecContext) { deployed(ctx) }, NodeTimeout(patience))
 
 	It("does under its own rights what a person asks for by kubectl, tells it, and ends in order", func(ctx SpecContext) {
 		const password = "corr3ct-horse"
@@ -75,7 +75,7 @@ var _ = Describe("The manager, deployed", Ordered, Label(processes), func() {
 			Should(MatchRegexp(`Warning +InvalidExpression .*there is no datas here; did you mean data\?`))
 
 		Expect(p.cmd.Process.Signal(syscall.SIGTERM)).To(Succeed())
-		Eventually(p.ended).WithTimeout(10 * time.Second).Should(Receive(Succeed()))
+		Eventually(p.ended).WithTimeout(30 * time.Second).Should(Receive(Succeed()))
 		var lease coordinationv1.Lease
 		Expect(k8s.Get(ctx, client.ObjectKey{Namespace: home, Name: "waybill-manager"}, &lease)).To(Succeed())
 		Expect(*lease.Spec.HolderIdentity).To(BeEmpty(), "the next one need not wait")
@@ -87,7 +87,7 @@ var _ = Describe("The manager, deployed", Ordered, Label(processes), func() {
 				Expect(line).NotTo(ContainSubstring(`"level":"ERROR"`))
 			}
 		}
-	}, NodeTimeout(2*time.Minute))
+	}, NodeTimeout(patience))
 
 	It("shows its metrics to whom the cluster allows to, and to nobody else", func(ctx SpecContext) {
 		namespace := newNamespace(ctx)
@@ -116,7 +116,7 @@ var _ = Describe("The manager, deployed", Ordered, Label(processes), func() {
 		}
 		code, _ := ask("http://"+p.metrics+"/metrics", tokenOf(ctx, namespace, "reader"))
 		Expect(code).To(Equal(http.StatusBadRequest), "there is no way without TLS")
-	}, NodeTimeout(time1m))
+	}, NodeTimeout(patience))
 
 	It("is not ready without its rights, says which it lacks, and ends when it is told to", func(ctx SpecContext) {
 		apply(ctx, &corev1.ServiceAccount{ObjectMeta: named(home, "powerless")})
@@ -127,7 +127,7 @@ var _ = Describe("The manager, deployed", Ordered, Label(processes), func() {
 		Expect(p.ready()).To(BeFalse())
 		Expect(p.cmd.Process.Signal(syscall.SIGTERM)).To(Succeed())
 		Eventually(p.ended).WithTimeout(30 * time.Second).Should(Receive())
-	}, NodeTimeout(time1m))
+	}, NodeTimeout(patience))
 
 	It("is followed by another one that goes on where it was killed", func(ctx SpecContext) {
 		const rounds, each = 3, 8
@@ -159,7 +159,7 @@ var _ = Describe("The manager, deployed", Ordered, Label(processes), func() {
 		}
 		expectExactly(ctx, namespace, "Subscription", rounds*each)
 		Expect(slices.ContainsFunc(processes, func(p *process) bool { return !p.leads() })).To(BeTrue(), "one at a time")
-	}, NodeTimeout(2*time.Minute))
+	}, NodeTimeout(patience))
 })
 
 // expectExactly: each of n resources of a kind has its Deployment and the one plan that it runs, and there is nothing besides.

@@ -32,7 +32,7 @@ var _ = Describe("Deleting a whole namespace", func() {
 		for _, o := range []client.Object{s, t, b} {
 			Eventually(gone(ctx, o)).Should(BeTrue())
 		}
-	}, NodeTimeout(time1m))
+	}, NodeTimeout(patience))
 })
 
 var _ = Describe("Credentials", func() {
@@ -64,7 +64,7 @@ var _ = Describe("Credentials", func() {
 			g.Expect(k8s.Get(ctx, client.ObjectKeyFromObject(d), d)).To(Succeed())
 			g.Expect(d.Generation).To(BeNumerically(">", before), "another Secret is mounted")
 		}).Should(Succeed())
-	}, NodeTimeout(time1m))
+	}, NodeTimeout(patience))
 })
 
 var _ = Describe("A Broker that is away", func() {
@@ -82,7 +82,7 @@ var _ = Describe("A Broker that is away", func() {
 		Expect(k8s.Get(ctx, client.ObjectKeyFromObject(b), &live)).To(Succeed())
 		Expect(live.Status.Version).NotTo(BeEmpty())
 		Expect(live.Status.Features.Product).To(Equal("NATS"))
-	}, NodeTimeout(time1m))
+	}, NodeTimeout(patience))
 })
 
 var _ = Describe("The operator", func() {
@@ -109,7 +109,7 @@ var _ = Describe("The operator", func() {
 		ready(ctx, namespace, "Topic", "newest")
 		settled(ctx, namespace)
 		Expect(writes.in(namespace)).To(HaveEach(ContainSubstring("newest")))
-	}, NodeTimeout(time1m))
+	}, NodeTimeout(patience))
 
 	It("converges when it is stopped at any moment", func(ctx SpecContext) {
 		namespace := newNamespace(ctx)
@@ -123,7 +123,7 @@ var _ = Describe("The operator", func() {
 		}
 		ready(ctx, namespace, "Subscription", "billing")
 		ready(ctx, namespace, "Topic", "orders")
-	}, NodeTimeout(time1m))
+	}, NodeTimeout(patience))
 })
 
 // stopOperator returns when the operator has ended.

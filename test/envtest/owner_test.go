@@ -44,7 +44,7 @@ var _ = Describe("A broker that two clusters share", func() {
 		Expect(k8s.Delete(ctx, orders)).To(Succeed())
 		Eventually(gone(ctx, orders)).Should(BeTrue())
 		Expect(onBroker(ctx, theirs.Ref).Owner).To(Equal(theirs.Owner))
-	}, NodeTimeout(time1m))
+	}, NodeTimeout(patience))
 })
 
 var _ = Describe("A Secret where a copy would go", func() {
@@ -66,5 +66,5 @@ var _ = Describe("A Secret where a copy would go", func() {
 		ready(ctx, home, "Broker", "main")
 		Expect(k8s.Get(ctx, client.ObjectKeyFromObject(theirs), theirs)).To(Succeed())
 		Expect(string(theirs.Data["password"])).To(Equal("ours"))
-	}, NodeTimeout(time1m))
+	}, NodeTimeout(patience))
 })

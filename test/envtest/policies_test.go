@@ -66,7 +66,7 @@ func leavers(namespace string) (all []*leaver) {
 		}
 		if f.policy != v1alpha1.DeletionDeleteIfEmpty { // a checkpoint is never empty
 			of = append(of, &leaver{kind: "Poller", stays: f.stays, checkpoint: f.name + "-poller-checkpoint", Object: &v1alpha1.Poller{ObjectMeta: meta(), Spec: v1alpha1.PollerSpec{
-				Schedule: v1alpha1.Schedule{Every: &metav1.Duration{Duration: time1m}}, DeletionPolicy: f.policy,
+				Schedule: v1alpha1.Schedule{Every: &metav1.Duration{Duration: patience}}, DeletionPolicy: f.policy,
 				HTTP: &v1alpha1.HTTPSource{URL: "https://example.com/rates"}, To: v1alpha1.PollerTarget{TopicRef: &v1alpha1.ResourceReference{Name: "quiet"}}}}})
 		}
 		all = append(all, of...)
@@ -108,7 +108,7 @@ var _ = Describe("Deleting resources of every kind with every policy", func() {
 			DeferCleanup(func() { _ = own.Shutdown(context.Background()) })
 			if test.away {
 				stopOperator()
-				startPatient(time1m)
+				startPatient(patience)
 				DeferCleanup(func() {
 					stopOperator()
 					startOperator()
@@ -165,6 +165,6 @@ var _ = Describe("Deleting resources of every kind with every policy", func() {
 				Eventually(gone(ctx, l.Object)).Should(BeTrue(), who)
 				l.expectLeft(ctx, own, test.decides == v1alpha1.DeletionRetain)
 			}
-		}, NodeTimeout(2*time1m))
+		}, NodeTimeout(2*patience))
 	}
 })

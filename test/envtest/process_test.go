@@ -189,7 +189,7 @@ func deployed(ctx context.Context) {
 		Expect(err).NotTo(HaveOccurred(), string(left))
 		Expect(string(left)).To(BeEmpty(), "undeploy leaves nothing of config/rbac")
 		Expect(gone(ctx, &corev1.Namespace{ObjectMeta: named("", home)})()).To(BeTrue())
-	}, NodeTimeout(time1m))
+	}, NodeTimeout(patience))
 }
 
 // endNamespace plays the namespace controller: it lets a namespace go that is being deleted, with what is left in it.

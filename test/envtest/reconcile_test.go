@@ -15,7 +15,8 @@ import (
 	"github.com/waybill-dev/waybill/runtime/plan"
 )
 
-const time1m = time.Minute
+// patience is how long a spec may take, beside many other tests: it mostly waits for others.
+const patience = 5 * time.Minute
 
 func named(namespace, name string) metav1.ObjectMeta {
 	return metav1.ObjectMeta{Namespace: namespace, Name: name}
@@ -81,7 +82,7 @@ var _ = Describe("A converged resource", func() {
 		ready(ctx, namespace, "Subscription", "billing")
 		counted(ctx, namespace, "billing")
 		settled(ctx, namespace)
-	}, NodeTimeout(time1m))
+	}, NodeTimeout(patience))
 
 	It("is left alone by a hundred further reconciles", func(ctx SpecContext) {
 		before := writes.in(namespace)
@@ -93,7 +94,7 @@ var _ = Describe("A converged resource", func() {
 		}
 		Expect(writes.in(namespace)[len(before):]).To(BeEmpty())
 		AddReportEntry("writes", len(before))
-	}, NodeTimeout(time1m))
+	}, NodeTimeout(patience))
 
 	It("is repaired where somebody changed it by hand", func(ctx SpecContext) {
 		d := &appsv1.Deployment{ObjectMeta: named(namespace, "orders-topic")}
@@ -113,7 +114,7 @@ var _ = Describe("A converged resource", func() {
 			g.Expect(s.UID).NotTo(Equal(old))
 		}).Should(Succeed())
 		ready(ctx, namespace, "Topic", "orders")
-	}, NodeTimeout(time1m))
+	}, NodeTimeout(patience))
 
 	It("keeps what others add", func(ctx SpecContext) {
 		d := &appsv1.Deployment{ObjectMeta: named(namespace, "orders-topic")}
@@ -121,7 +122,7 @@ var _ = Describe("A converged resource", func() {
 		settled(ctx, namespace)
 		Expect(k8s.Get(ctx, client.ObjectKeyFromObject(d), d)).To(Succeed())
 		Expect(d.Annotations).To(HaveKeyWithValue("example.com/note", "ours"))
-	}, NodeTimeout(time1m))
+	}, NodeTimeout(patience))
 })
 
 var _ = Describe("A reference", func() {
@@ -148,7 +149,7 @@ var _ = Describe("A reference", func() {
 			Expect(e.Type).To(Equal(corev1.EventTypeNormal), "%s: %s", e.Reason, e.Message)
 		}
 		Expect(ours).NotTo(BeZero())
-	}, NodeTimeout(time1m))
+	}, NodeTimeout(patience))
 
 	It("into another namespace is admitted by allowedNamespaces, and the Secret is handed over and taken back", func(ctx SpecContext) {
 		home, guest := newNamespace(ctx), newNamespace(ctx)
@@ -186,5 +187,5 @@ var _ = Describe("A reference", func() {
 		admit(v1alpha1.NamespacesSame)
 		Eventually(gone(ctx, copied)).Should(BeTrue())
 		Eventually(condition(ctx, "Topic", guest, "orders", v1alpha1.ConditionAccepted)).Should(Equal("False/ReferenceNotAllowed"))
-	}, NodeTimeout(time1m))
+	}, NodeTimeout(patience))
 })

@@ -198,7 +198,7 @@ var _ = Describe("What the API server refuses", func() {
 		maps.DeleteFunc(always, func(text string, _ bool) bool { return shown[text] })
 		Expect(slices.Sorted(maps.Keys(always))).To(BeEmpty(), "rules that were not shown at work")
 		AddReportEntry("refusals", fmt.Sprintf("%d objects, %d rules", refused, len(shown)))
-	}, NodeTimeout(2*time1m))
+	}, NodeTimeout(2*patience))
 })
 
 func ruleOf(message string, texts map[string]bool) (string, bool) {

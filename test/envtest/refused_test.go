@@ -46,7 +46,7 @@ var _ = Describe("Deleting what is refused", func() {
 			for _, ref := range made {
 				Expect(onBroker(ctx, ref).Exists).To(Equal(test.stays), ref.Name)
 			}
-		}, NodeTimeout(time1m))
+		}, NodeTimeout(patience))
 	}
 
 	It("says what nobody can find any more, when what it refers to is gone too", func(ctx SpecContext) {
@@ -66,7 +66,7 @@ var _ = Describe("Deleting what is refused", func() {
 			g.Expect(k8s.List(ctx, &events, client.InNamespace(namespace), client.MatchingFields{"reason": "LeftBehind"})).To(Succeed())
 			g.Expect(events.Items).NotTo(BeEmpty())
 		}).Should(Succeed())
-	}, NodeTimeout(time1m))
+	}, NodeTimeout(patience))
 
 	It("takes a Poller's checkpoint along with Delete and not with Retain", func(ctx SpecContext) {
 		namespace := newNamespace(ctx)
@@ -74,7 +74,7 @@ var _ = Describe("Deleting what is refused", func() {
 		for policy, stays := range map[v1alpha1.DeletionPolicy]bool{v1alpha1.DeletionRetain: true, v1alpha1.DeletionDelete: false} {
 			name := map[bool]string{true: "kept", false: "dropped"}[stays]
 			p := &v1alpha1.Poller{ObjectMeta: named(namespace, name), Spec: v1alpha1.PollerSpec{
-				Schedule: v1alpha1.Schedule{Every: &metav1.Duration{Duration: time1m}}, DeletionPolicy: policy,
+				Schedule: v1alpha1.Schedule{Every: &metav1.Duration{Duration: patience}}, DeletionPolicy: policy,
 				HTTP: &v1alpha1.HTTPSource{URL: "https://example.com/rates"}, To: v1alpha1.PollerTarget{TopicRef: &v1alpha1.ResourceReference{Name: "rates"}},
 			}}
 			apply(ctx, p)
@@ -86,5 +86,5 @@ var _ = Describe("Deleting what is refused", func() {
 			checkpoint := &corev1.ConfigMap{ObjectMeta: named(namespace, name+"-poller-checkpoint")}
 			Expect(gone(ctx, checkpoint)()).To(Equal(!stays), name)
 		}
-	}, NodeTimeout(time1m))
+	}, NodeTimeout(patience))
 })

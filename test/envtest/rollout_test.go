@@ -45,7 +45,7 @@ var _ = Describe("A change of a Subscription", func() {
 		d = &appsv1.Deployment{ObjectMeta: named(namespace, "billing-subscription")}
 		apply(ctx, natsBroker(namespace, "main"), topic(namespace, "orders"), s)
 		ready(ctx, namespace, "Subscription", "billing")
-	}, NodeTimeout(time1m))
+	}, NodeTimeout(patience))
 	read := func(ctx context.Context) { Expect(k8s.Get(ctx, client.ObjectKeyFromObject(s), s)).To(Succeed()) }
 
 	It("is ready when every Pod runs the new plan, and keeps the old plan until then", func(ctx SpecContext) {
@@ -67,7 +67,7 @@ var _ = Describe("A change of a Subscription", func() {
 		read(ctx)
 		Expect(s.Status.PlanHash).NotTo(Equal(old))
 		Eventually(func() []string { return plans(ctx, namespace, "billing-subscription") }).Should(ConsistOf("billing-subscription-" + s.Status.PlanHash))
-	}, NodeTimeout(time1m))
+	}, NodeTimeout(patience))
 
 	It("that is refused is told in the command line's words, and leaves running what runs", func(ctx SpecContext) {
 		read(ctx)
@@ -84,7 +84,7 @@ var _ = Describe("A change of a Subscription", func() {
 		}).Should(Succeed())
 		patch(ctx, s, `{"spec":{"filter":null}}`)
 		ready(ctx, namespace, "Subscription", "billing")
-	}, NodeTimeout(time1m))
+	}, NodeTimeout(patience))
 
 	It("pauses it and lets it go on", func(ctx SpecContext) {
 		patch(ctx, s, `{"spec":{"state":"Paused"}}`)
@@ -94,7 +94,7 @@ var _ = Describe("A change of a Subscription", func() {
 		Expect(onBroker(ctx, driver.Ref{Kind: driver.Topic, Name: namespace + "_orders"}).Exists).To(BeTrue())
 		patch(ctx, s, `{"spec":{"state":"Running"}}`)
 		Eventually(condition(ctx, "Subscription", namespace, "billing", v1alpha1.ConditionReady)).Should(Equal("True/Running"))
-	}, NodeTimeout(time1m))
+	}, NodeTimeout(patience))
 
 	It("scales it by the scale subresource, also to nothing", func(ctx SpecContext) {
 		scale := func(n int32) {
@@ -111,7 +111,7 @@ var _ = Describe("A change of a Subscription", func() {
 		}).Should(Succeed())
 		scale(0)
 		Eventually(condition(ctx, "Subscription", namespace, "billing", v1alpha1.ConditionReady)).Should(Equal("True/ScaledToZero"))
-	}, NodeTimeout(time1m))
+	}, NodeTimeout(patience))
 })
 
 var _ = Describe("An object that belongs to somebody else", func() {
@@ -127,7 +127,7 @@ var _ = Describe("An object that belongs to somebody else", func() {
 		Expect(k8s.Delete(ctx, stranger)).To(Succeed())
 		patch(ctx, topic(namespace, "orders"), `{"spec":{"maxMessageBytes":"256Ki"}}`) // else it is looked at now and then
 		ready(ctx, namespace, "Topic", "orders")
-	}, NodeTimeout(time1m))
+	}, NodeTimeout(patience))
 
 	It("on the broker is a conflict too, and two resources never share one", func(ctx SpecContext) {
 		namespace := newNamespace(ctx)
@@ -144,7 +144,7 @@ var _ = Describe("An object that belongs to somebody else", func() {
 		apply(ctx, topic(namespace, "first", func(s *v1alpha1.TopicSpec) { s.ExternalName = namespace + "_orders" }))
 		apply(ctx, topic(namespace, "second", func(s *v1alpha1.TopicSpec) { s.ExternalName = namespace + "_orders" }))
 		Eventually(condition(ctx, "Topic", namespace, "second", v1alpha1.ConditionAccepted)).Should(Equal("False/Conflict"))
-	}, NodeTimeout(time1m))
+	}, NodeTimeout(patience))
 
 	It("that is removed from the broker is made again", func(ctx SpecContext) {
 		namespace := newNamespace(ctx)
@@ -161,5 +161,5 @@ var _ = Describe("An object that belongs to somebody else", func() {
 			g.Expect(k8s.List(ctx, &events, client.InNamespace(namespace), client.MatchingFields{"reason": "Drifted"})).To(Succeed())
 			g.Expect(events.Items).To(HaveLen(1))
 		}).Should(Succeed())
-	}, NodeTimeout(time1m))
+	}, NodeTimeout(patience))
 })

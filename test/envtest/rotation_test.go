@@ -71,5 +71,5 @@ var _ = Describe("A Secret that the operator made", func() {
 		Expect(k8s.Get(ctx, client.ObjectKeyFromObject(&before), &after)).To(Succeed())
 		Expect(after.Spec).To(Equal(before.Spec), "no Pod is rolled for it")
 		ready(ctx, namespace, "Broker", "main")
-	}, NodeTimeout(time1m))
+	}, NodeTimeout(patience))
 })

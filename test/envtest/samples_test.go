@@ -166,6 +166,6 @@ var _ = Describe("The samples", func() {
 				Expect(k8s.Get(ctx, client.ObjectKey{Namespace: p.Resource.Namespace, Name: p.Resource.Child() + "-" + plan.Hash(text)}, &live)).To(Succeed(), p.Resource.String())
 				Expect(live.Data["plan.json"]).To(Equal(string(text)), p.Resource.String())
 			}
-		}, NodeTimeout(time1m))
+		}, NodeTimeout(patience))
 	}
 })

@@ -58,7 +58,7 @@ func many(namespace string, n int) []client.Object {
 }
 
 var _ = Describe("Many resources", Ordered, Label(processes), func() {
-	BeforeAll(func(ctx SpecContext) { deployed(ctx) }, NodeTimeout(time1m))
+	BeforeAll(func(ctx SpecContext) { deployed(ctx) }, NodeTimeout(patience))
 
 	for _, n := range sizes() {
 		It(fmt.Sprintf("are ready after a few requests each: %d", n), func(ctx SpecContext) {

@@ -64,7 +64,7 @@ func TestOperator(t *testing.T) {
 	t.Setenv("KUBEBUILDER_ASSETS", assets)
 	suite = t
 	RegisterFailHandler(Fail)
-	SetDefaultEventuallyTimeout(20 * time.Second)
+	SetDefaultEventuallyTimeout(time.Minute)
 	SetDefaultEventuallyPollingInterval(20 * time.Millisecond)
 	limits, reporter := GinkgoConfiguration()
 	limits.Timeout = 20 * time.Minute
@@ -146,7 +146,7 @@ var _ = BeforeSuite(func(ctx SpecContext) {
 	pods = startCluster(clusterCtx, config, scheme)
 	startOperator()
 	DeferCleanup(func() { stopOperator() })
-}, NodeTimeout(2*time.Minute))
+}, NodeTimeout(patience))
 
 // asManager is who the operator is: a user to whom the generated role is bound.
 func asManager(ctx context.Context, env *envtest.Environment, config *rest.Config) *rest.Config {
@@ -213,7 +213,7 @@ func newNamespace(ctx context.Context) string {
 	DeferCleanup(func(ctx SpecContext) {
 		checkConditions(ctx, n.Name)
 		removeAll(ctx, n.Name)
-	}, NodeTimeout(time.Minute))
+	}, NodeTimeout(patience))
 	return n.Name
 }
 

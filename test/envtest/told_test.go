@@ -69,5 +69,5 @@ var _ = Describe("The backlog", func() {
 		fill(ctx, driver.Ref{Kind: driver.Topic, Name: namespace + "_orders"}, 101, 102)
 		settled(ctx, namespace)
 		Expect(writes.in(namespace)[before:]).To(BeEmpty(), "102 is 100 as well")
-	}, NodeTimeout(time1m))
+	}, NodeTimeout(patience))
 })

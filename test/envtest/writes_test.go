@@ -62,5 +62,5 @@ var _ = Describe("The operator's writes", func() {
 			AddReportEntry(kind, fmt.Sprint(len(requests)))
 			Expect(len(requests)).To(BeNumerically("<=", most), "%s:\n%s", kind, strings.Join(requests, "\n"))
 		}
-	}, NodeTimeout(time1m))
+	}, NodeTimeout(patience))
 })
