@@ -100,7 +100,7 @@ func made(ctx context.Context, namespace string) []string {
 	return all
 }
 
-var _ = Describe("An operator that crashes", func() {
+var _ = Describe("An operator that crashes", Label(aside), func() {
 	kinds := [][2]string{{"Broker", "main"}, {"Topic", "orders"}, {"Subscription", "billing"}, {"Poller", "rates"}}
 	declare := func(ctx context.Context, namespace string) []client.Object {
 		GinkgoHelper()

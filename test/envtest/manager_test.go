@@ -39,7 +39,7 @@ func quickstart() string {
 	return strings.Join(texts, "\n---\n")
 }
 
-var _ = Describe("The manager, deployed", Ordered, Label(processes), func() {
+var _ = Describe("The manager, deployed", Ordered, Label(aside), func() {
 	BeforeAll(func(ctx SpecContext) { deployed(ctx) }, NodeTimeout(patience))
 
 	It("does under its own rights what a person asks for by kubectl, tells it, and ends in order", func(ctx SpecContext) {

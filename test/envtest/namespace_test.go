@@ -85,7 +85,7 @@ var _ = Describe("A Broker that is away", func() {
 	}, NodeTimeout(patience))
 })
 
-var _ = Describe("The operator", func() {
+var _ = Describe("The operator", Label(aside), func() {
 	It("goes on where it was stopped, without a write when nothing is left to do", func(ctx SpecContext) {
 		namespace := newNamespace(ctx)
 		apply(ctx, natsBroker(namespace, "main"), topic(namespace, "orders"), subscription(namespace, "billing", "orders"))

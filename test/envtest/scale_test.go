@@ -57,7 +57,7 @@ func many(namespace string, n int) []client.Object {
 	return all[:n]
 }
 
-var _ = Describe("Many resources", Ordered, Label(processes), func() {
+var _ = Describe("Many resources", Ordered, Label(aside), func() {
 	BeforeAll(func(ctx SpecContext) { deployed(ctx) }, NodeTimeout(patience))
 
 	for _, n := range sizes() {

@@ -70,19 +70,19 @@ func TestOperator(t *testing.T) {
 	limits.Timeout = 20 * time.Minute
 	reporter.Succinct, reporter.NoColor = true, true
 	if limits.LabelFilter == "" && len(limits.FocusStrings) == 0 {
-		limits.LabelFilter = "!" + processes
+		limits.LabelFilter = "!" + aside
 		await := besides(t)
 		defer await()
 	}
 	RunSpecs(t, "Operator", limits, reporter)
 }
 
-// processes is the label of the specs that start managers as processes. They mostly wait.
-const processes = "processes"
+// aside is the label of the specs that wait for long: for managers that start, lead and are killed, and for operators that start anew.
+const aside = "aside"
 
 // besides runs these specs beside the others, in a process of its own with its own API server, for a process runs one spec at a time.
 func besides(t *testing.T) (await func()) {
-	cmd := exec.Command(os.Args[0], "-test.run", "^TestOperator$", "-test.v", "-ginkgo.label-filter", processes)
+	cmd := exec.Command(os.Args[0], "-test.run", "^TestOperator$", "-test.v", "-ginkgo.label-filter", aside)
 	var said strings.Builder
 	cmd.Stdout, cmd.Stderr = &said, &said
 	if err := cmd.Start(); err != nil {
@@ -90,10 +90,10 @@ func besides(t *testing.T) (await func()) {
 	}
 	return func() {
 		if err := cmd.Wait(); err != nil {
-			t.Errorf("the specs with the label %s: %v\n%s", processes, err, said.String())
+			t.Errorf("the specs with the label %s: %v\n%s", aside, err, said.String())
 		}
 		if !strings.Contains(said.String(), "SUCCESS!") {
-			t.Errorf("the specs with the label %s: none was run:\n%s", processes, said.String())
+			t.Errorf("the specs with the label %s: none was run:\n%s", aside, said.String())
 		}
 		for line := range strings.Lines(said.String()) {
 			if _, row, ok := strings.Cut(strings.TrimSuffix(line, "\n"), "=== ATTR  TestOperator report "); ok {
