@@ -31,9 +31,10 @@ func (r *reader) secret(o *object) {
 		}
 		for i := 0; i+1 < len(n.Content); i += 2 {
 			key, v := n.Content[i].Value, n.Content[i+1]
-			if !secretKey.MatchString(key) || v.ShortTag() == "!!null" { // may be a value: it is not named
+			// Within braces {a:b} and {b} are keys without a value, so what looks like a key may be a value: it is not named.
+			if !secretKey.MatchString(key) || v.ShortTag() == "!!null" && n.Style&yaml.FlowStyle != 0 {
 				r.refuse(o, Diagnostic{Line: n.Content[i].Line, Field: field, Reason: string(v1alpha1.ReasonInvalid),
-					Message: "write KEY: VALUE, with a space after the colon; a key is of letters, digits, '-', '_' and '.'"})
+					Message: "write KEY: VALUE, with a space after the colon and a value that is text; a key is of letters, digits, '-', '_' and '.'"})
 				continue
 			}
 			at := join(field, key)

@@ -241,6 +241,7 @@ func TestSecretsAreNotShown(t *testing.T) {
 		"word.json":     `{"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "s"}, "data": {"password": hunter2}}`,
 		"before.json":   `{"data": {"password": hunter2}, "apiVersion": "v1", "kind": "Secret", "metadata": {"name": "s"}}`,
 		"twice.json":    `{"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "s"}, "data": {"hunter2": "", "hunter2": "", "x": 1}}`,
+		"misspelt.json": `{"apiVersion": "v1", "kind": "Sercet", "metadata": {"name": "s"}, "data": {"password": hunter2}}`,
 		"kindless.yaml": "apiVersion: v1\nstringData: {hunter2: x, hunter2: y}",
 	} {
 		notShown(t, write(t, dir, name, text))
@@ -279,6 +280,17 @@ func TestAnchorsOfOtherDocuments(t *testing.T) {
 		}
 		if d := diagnostics[0]; d.Line != line || d.Name != "b" || !strings.Contains(d.Message, "no anchor") {
 			t.Errorf("%s: %s", alias, d)
+		}
+	}
+}
+
+// A bracket in a block of text closes nothing, also where lines end as Windows ends them.
+func TestTextWithWindowsLineEnds(t *testing.T) {
+	text := "apiVersion: v1\nkind: ConfigMap\nmetadata:\n  name: a\ndata:\n  x.conf: |\n    server {\n    }}\n  y: 1\n z: 2\n"
+	for _, text := range []string{text, strings.ReplaceAll(text, "\n", "\r\n")} {
+		_, d, err := manifest.Read([]string{write(t, t.TempDir(), "a.yaml", text)}, manifest.Options{})
+		if err != nil || len(d) != 1 || d[0].Line != 10 || !strings.Contains(d[0].Message, "column of the other fields") {
+			t.Errorf("%q: %v, %v", text, d, err)
 		}
 	}
 }

@@ -147,7 +147,11 @@ func explainYAML(text []byte, f fault) fault {
 	case has("unknown anchor"):
 		if m := unknownAnchor.FindStringSubmatch(f.message); m != nil { // the parser names no line
 			alias := regexp.MustCompile(`^(?:(?:[^#]|[^ \t]#)*[ \t,\[{])?\*` + regexp.QuoteMeta(m[1]) + `(?:[^-\w]|$)`)
-			return fault{1 + slices.IndexFunc(lines, alias.MatchString), noAnchor}
+			at := slices.IndexFunc(lines, alias.MatchString)
+			if at < 0 { // a # in quotes before it is none of a comment
+				at = max(0, slices.IndexFunc(lines, func(l string) bool { return strings.Contains(l, "*"+m[1]) }))
+			}
+			return fault{1 + at, noAnchor}
 		}
 	case has("unexpected end of stream"), has("unexpected document indicator"):
 		return unclosed(lines, f)
@@ -222,7 +226,7 @@ func misread(lines []string, f fault) fault {
 		if n < 1 || n > len(lines) {
 			continue
 		}
-		if m := indicator.FindStringSubmatch(lines[n-1]); m != nil {
+		if m := indicator.FindStringSubmatch(lines[n-1]); m != nil && !blockText.MatchString(lines[n-1]) {
 			mark := m[1] + m[2]
 			as := map[string]string{"*": "an alias of YAML's", "&": "an anchor of YAML's", "!": "a tag of YAML's", "?": "a key of YAML's"}[mark]
 			switch {
@@ -238,7 +242,7 @@ func misread(lines []string, f fault) fault {
 }
 
 var (
-	blockText = regexp.MustCompile(`([:-])[ \t]+[|>][-+0-9]*[ \t]*(#.*)?$`)
+	blockText = regexp.MustCompile(`([:-])[ \t]+(?:[&!]\S*[ \t]+)*[|>][-+0-9]*[ \t]*(#.*)?\r?$`)
 	dashes    = regexp.MustCompile(`^ *(?:- +)+`)
 	fieldLine = regexp.MustCompile(`^ *(?:- +)*["']?[A-Za-z_][-\w./]*["']?:(?:[ \t]|\r?$)`)
 	valueLine = regexp.MustCompile(`^ *(?:- +)*["']?[A-Za-z_][-\w./]*["']?:[ \t]+[^ \t\r#&|>]`)
@@ -336,31 +340,36 @@ type bracket struct {
 func brackets(lines []string) (open, stray []bracket) {
 	quote := rune(0)
 	for i, text := range outsideText(lines) {
-		before := ' ' // the last character that is no space
-		ended := true // no value is being written, so that a bracket is none of its text
+		plain := false // within a value, or key, without quotes: what stands in it is its text
+		skip := false  // the second of two characters that belong together
 	line:
 		for at, c := range text {
-			begins := strings.ContainsRune(" :-,[{", before) // a value
-			after := ended
-			ended = ended && c == ' '
+			next := byte(' ')
+			if at+1 < len(text) {
+				next = text[at+1]
+			}
 			switch {
+			case skip:
+				skip = false
 			case quote != 0:
-				if c == quote {
-					quote, ended = 0, true
+				if skip = quote == '"' && c == '\\' || quote == '\'' && c == '\'' && next == '\''; !skip && c == quote {
+					quote = 0
 				}
 			case c == '#' && (at == 0 || text[at-1] == ' '):
 				break line
-			case begins && (c == '"' || c == '\''):
-				quote = c
-			case begins && (c == '[' || c == '{'):
-				open = append(open, bracket{i + 1, c})
+			case plain && c == ':' && (next == ' ' || next == '\r'), plain && len(open) > 0 && c == ',':
+				plain = false
 			case len(open) > 0 && (c == ']' || c == '}'):
-				open, ended = open[:len(open)-1], true
-			case after && (c == ']' || c == '}'):
-				stray, ended = append(stray, bracket{i + 1, c}), true
-			}
-			if c != ' ' {
-				before = c
+				open, plain = open[:len(open)-1], false
+			case plain, c == ' ', c == '\r', c == ',', c == ':', c == '-' && next == ' ':
+			case c == '"' || c == '\'':
+				quote = c
+			case c == '[' || c == '{':
+				open = append(open, bracket{i + 1, c})
+			case c == ']' || c == '}':
+				stray = append(stray, bracket{i + 1, c})
+			default:
+				plain = true
 			}
 		}
 	}
@@ -373,7 +382,7 @@ func explainJSON(data []byte, offset int64, message string) string {
 		return "is not JSON, for it does not begin with {: if it is YAML, name the file .yaml"
 	}
 	has := func(s string) bool { return strings.Contains(message, s) }
-	secretive := mayBeSecret.Match(data)
+	secretive := mayBeSecret.Match(data) || bytes.Contains(data, []byte(`"data"`)) // kind may be misspelt
 	if word := bareWord.FindSubmatch(data[min(int(offset), len(data)):]); word != nil {
 		if secretive {
 			return "a key or a value must be in double quotes here"

@@ -78,6 +78,26 @@ func TestTwoItemsOfOneIDAreNotChangesOfEachOther(t *testing.T) {
 	r.want(data)
 }
 
+// What is passed over for its twin is not published: only what becomes of the twin counts.
+func TestAnItemThatStandsTwiceOnAPageIsPublishedOnce(t *testing.T) {
+	r := newRig(t, plan.Poller{Detect: changed, Items: cel("body"), ID: cel("item.id")})
+	r.handler = respond(`[{"id":"a"},{"id":"a"}]`)
+	r.out.refuse = func(*message.Message) error { return errors.New("the broker is away") }
+	r.once(BrokerFailed)
+	r.out.refuse = nil
+	r.once("")
+	r.want(data, `{"id":"a"}`)
+
+	r = newRig(t, plan.Poller{Detect: changed, Items: cel("body"), ID: cel("item.id"), MaxMessageBytes: 12})
+	r.handler = respond(`[{"id":"aaaaaaaa"},{"id":"aaaaaaaa"}]`)
+	r.once(ItemRefused)
+	r.once(ItemRefused)
+	r.plan.MaxMessageBytes = 0
+	r.restart()
+	r.once("")
+	r.want(data, `{"id":"aaaaaaaa"}`)
+}
+
 func TestWhatTheTopicsSchemaRefusesIsNotPublished(t *testing.T) {
 	r := newRig(t, plan.Poller{Detect: changed, Items: cel("body"), ID: cel("string(item.id)"), Schema: json.RawMessage(`{"properties":{"id":{"type":"integer"}}}`)})
 	r.handler = respond(`[{"id":1},{"id":"s3cret"}]`)

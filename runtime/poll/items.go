@@ -29,6 +29,8 @@ type found struct {
 	message message.Message
 	// publish: it is new.
 	publish bool
+	// twin: with Changed, the item stood on the page before, and what becomes of it there counts.
+	twin bool
 	// With Changed: which item it is, and its content.
 	item, content uint64
 	// With Cursor: its cursor, and what tells it from others that have the same.
@@ -78,6 +80,9 @@ func (p *Poller) examine(ctx context.Context, view *expr.View, a *answer, raws [
 		}
 		if err != nil {
 			refuse(fmt.Errorf("item %d: %w", i, err))
+			continue
+		}
+		if f.twin {
 			continue
 		}
 		fs = append(fs, f)
@@ -160,7 +165,7 @@ func (p *Poller) examineChanged(f *found, contents map[string]uint64) error {
 		f.item = hash64([]byte("content"), m.Data)
 	}
 	before, known := p.st.Seen.before(f.item)
-	f.publish = (!known || !sameContent(before, f.content)) && !again
+	f.publish, f.twin = (!known || !sameContent(before, f.content)) && !again, again
 	history := []byte("changed")
 	if !known {
 		// New, or back again: then it must not have the id that it had before.
