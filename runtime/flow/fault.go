@@ -1,6 +1,9 @@
 package flow
 
-import "time"
+import (
+	"fmt"
+	"time"
+)
 
 // Blame says whose fault a failure is, and so what is counted and what follows (see docs/guarantees.md).
 type Blame int
@@ -42,3 +45,10 @@ func (f *Fault) Error() string {
 	return f.Err.Error()
 }
 func (f *Fault) Unwrap() error { return f.Err }
+
+// In is the same fault, told with the part of the work that it is in.
+func (f *Fault) In(part string) *Fault {
+	g := *f
+	g.Err = fmt.Errorf("%s: %w", part, f.Err)
+	return &g
+}

@@ -5,7 +5,6 @@ package sink
 import (
 	"context"
 	"errors"
-	"fmt"
 	"strconv"
 
 	"github.com/waybill-dev/waybill/runtime/broker/driver"
@@ -67,7 +66,7 @@ func hops(m *message.Message) int {
 // describe adds to an error which part of the work failed, and keeps its classification.
 func describe(what string, err error) error {
 	if f, ok := errors.AsType[*flow.Fault](err); ok {
-		return &flow.Fault{Blame: f.Blame, After: f.After, Err: fmt.Errorf("%s: %w", what, f.Err), At: f.At}
+		return f.In(what)
 	}
 	return err
 }

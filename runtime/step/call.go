@@ -3,7 +3,6 @@ package step
 import (
 	"context"
 	"errors"
-	"fmt"
 	"net/http"
 	"sync"
 	"sync/atomic"
@@ -74,12 +73,11 @@ func (c *call) fault(err error) error {
 	if !ok {
 		return err
 	}
-	named := *f
-	named.Err = fmt.Errorf("step %s: %w", c.name, f.Err)
+	f = f.In("step " + c.name)
 	if errors.Is(err, outbound.ErrTooLarge) {
-		named.Blame = flow.Message
+		f.Blame = flow.Message
 	}
-	return &named
+	return f
 }
 
 // span is the events of one input: their indexes from the first to before the last.

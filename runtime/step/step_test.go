@@ -360,8 +360,11 @@ func TestHTTPStep(t *testing.T) {
 	if b.Inputs[1].Dropped != NoContent {
 		t.Errorf("%+v", b.Inputs[1])
 	}
-	if blame(t, b.Inputs[3].Err) != flow.Message || blame(t, b.Inputs[4].Err) == flow.Message || b.Inputs[6].Err == nil {
+	if blame(t, b.Inputs[3].Err) != flow.Message || blame(t, b.Inputs[4].Err) == flow.Message || blame(t, b.Inputs[6].Err) != flow.Message {
 		t.Errorf("%v, %v, %v", b.Inputs[3].Err, b.Inputs[4].Err, b.Inputs[6].Err)
+	}
+	if text := b.Inputs[6].Err.Error(); !strings.HasPrefix(text, "step it: ") || !strings.Contains(text, "more than 1048576 bytes") {
+		t.Error(text)
 	}
 	if m := b.Events[0].Message; m.DataContentType != "text/plain" || m.DataSchema != "" || m.ID != "m0" {
 		t.Errorf("%+v", m)
