@@ -165,7 +165,7 @@ func (p *Poller) examineChanged(f *found, contents map[string]uint64) error {
 		f.item = hash64([]byte("content"), m.Data)
 	}
 	before, known := p.st.Seen.before(f.item)
-	f.publish, f.twin = (!known || !sameContent(before, f.content)) && !again, again
+	f.publish, f.twin = !known || !sameContent(before, f.content), again
 	history := []byte("changed")
 	if !known {
 		// New, or back again: then it must not have the id that it had before.

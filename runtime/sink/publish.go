@@ -11,8 +11,8 @@ import (
 	"github.com/waybill-dev/waybill/runtime/schema"
 )
 
-// NewPublish makes the stages that publish p: what it asks of messages and the key, where p has them, then the publishing. They are stages of their own so
-// that the flow holds back what must not overtake a message that fails there.
+// NewPublish makes the stages that publish p: what it asks of messages and the key, where p has them, then the publishing. They are stages
+// of their own so that the flow holds back what must not overtake a message that fails there.
 func NewPublish(p plan.Publish, to Outlet) ([]flow.Stage, error) {
 	stages, err := prepare(p)
 	if err != nil {

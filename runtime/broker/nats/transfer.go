@@ -430,7 +430,7 @@ func (t *transferSource) leave(ctx context.Context) error {
 	r.mark, r.Open = t.reached(), false
 	err := t.conn.storeCursor(ctx, t.spec.Object.Name, t.spec.Group, &t.cursor, r)
 	if _, away := t.conn.online(); errors.Is(err, driver.ErrStale) || away != nil {
-		return nil // the next one too, where the connection has broken meanwhile
+		return nil // the next to open it settles it, also where the connection has broken meanwhile
 	}
 	return err
 }
