@@ -1,14 +1,17 @@
 package nats
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"log/slog"
 	"net"
 	"os"
+	"runtime/pprof"
 	"strconv"
 	"sync/atomic"
+	"time"
 
 	"github.com/nats-io/nats-server/v2/server"
 
@@ -130,8 +133,31 @@ func (e *Embedded) restart() error {
 
 func (e *Embedded) stop() {
 	s := e.server.Load()
+	awaitConsumerWrites() // lest it end after what the shutdown writes itself
 	s.Shutdown()
 	s.WaitForShutdown()
+	awaitConsumerWrites()
+}
+
+// consumerWriteTimeout bounds the wait for a disk that has gone.
+const consumerWriteTimeout = 5 * time.Second
+
+// awaitConsumerWrites returns when no consumer's state is being written any more. A server that is shut down waits for that a tenth of a
+// second only (consumerFileStore.Stop of nats-server 2.15.3) and tells nobody; should the process end first, what was settled is delivered
+// again, and what was handed back stays out for its whole ack wait.
+func awaitConsumerWrites() {
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	for end := time.Now().Add(consumerWriteTimeout); writingConsumers() && time.Now().Before(end); {
+		<-tick.C
+	}
+}
+
+// writingConsumers looks at what goroutines do, for the server does not say.
+func writingConsumers() bool {
+	var stacks bytes.Buffer
+	_ = pprof.Lookup("goroutine").WriteTo(&stacks, 1) // into memory
+	return bytes.Contains(stacks.Bytes(), []byte(".(*consumerFileStore).writeState"))
 }
 
 // InProcessConn opens one connection within the process; it makes Embedded what nats.go dials.
