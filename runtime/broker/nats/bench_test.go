@@ -1,6 +1,7 @@
 package nats_test
 
 import (
+	"errors"
 	"fmt"
 	"sync"
 	"testing"
@@ -216,5 +217,25 @@ func fill(b *testing.B, e benchEnv, topic driver.Ref) {
 				b.Fatal(err)
 			}
 		}
+	}
+}
+
+// BenchmarkEmbeddedStart is what a laptop waits for before anything can run: the server and a connection to it.
+func BenchmarkEmbeddedStart(b *testing.B) {
+	dir := b.TempDir()
+	for b.Loop() {
+		e, err := nats.StartEmbedded(within(b), nats.EmbeddedConfig{Dir: dir})
+		if err != nil {
+			b.Fatal(err)
+		}
+		c, err := e.Open(within(b), driver.Config{})
+		if err != nil {
+			b.Fatal(err)
+		}
+		b.StopTimer()
+		if err := errors.Join(c.Close(within(b)), e.Shutdown(within(b))); err != nil {
+			b.Fatal(err)
+		}
+		b.StartTimer()
 	}
 }

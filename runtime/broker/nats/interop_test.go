@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"errors"
 	"testing"
-	"time"
 
 	natsgo "github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
@@ -126,32 +125,5 @@ func TestMessagesOfOtherClients(t *testing.T) {
 		if v := m.Header[name]; len(v) != 1 || v[0] != value {
 			t.Errorf("header %s is %q, want %q", name, v, value)
 		}
-	}
-}
-
-func TestEmbeddedStartsFast(t *testing.T) {
-	dir := t.TempDir()
-	best := time.Hour
-	for range 3 {
-		start := time.Now()
-		e, err := nats.StartEmbedded(within(t), nats.EmbeddedConfig{Dir: dir})
-		if err != nil {
-			t.Fatal(err)
-		}
-		c, err := e.Open(within(t), driver.Config{})
-		if err != nil {
-			t.Fatal(err)
-		}
-		best = min(best, time.Since(start))
-		if err := c.Close(within(t)); err != nil {
-			t.Error(err)
-		}
-		if err := e.Shutdown(within(t)); err != nil {
-			t.Error(err)
-		}
-	}
-	t.Logf("started and connected in %v", best)
-	if best > 300*time.Millisecond {
-		t.Errorf("the embedded server took %v to start, at best", best)
 	}
 }
