@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -463,7 +464,8 @@ func TestADropThatReachedTheDestinationClosesTheBreaker(t *testing.T) {
 				if down.Load() {
 					b.Fail(e.Input, errDown)
 				} else {
-					b.Inputs[e.Input].Dropped, b.Inputs[e.Input].Reached = "no content", true
+					b.Inputs[e.Input].Dropped = "no content"
+					b.Reach(e.Input)
 				}
 			}
 		})}
@@ -479,6 +481,81 @@ func TestADropThatReachedTheDestinationClosesTheBreaker(t *testing.T) {
 			t.Errorf("stats %+v", s)
 		}
 	})
+}
+
+// Two steps call two servers. What ends at the first says nothing about the second, whose path is wrong.
+func TestADropAtAnEarlierDestinationConvictsNothing(t *testing.T) {
+	for name, fault := range map[string]error{"404": nowhere404, "500": errDown} {
+		t.Run(name, func(t *testing.T) {
+			bubble(t, func(t *testing.T, r *rig) {
+				r.cfg.Policy.Ordering = driver.None
+				r.cfg.Policy.Retry = Retry{MaxAttempts: 3, Initial: 200 * time.Millisecond, Max: 200 * time.Millisecond, Multiplier: 1}
+				first := stageFunc(func(_ context.Context, b *Batch) {
+					b.Events = slices.DeleteFunc(b.Events, func(e Event) bool {
+						drop := e.Message.Key == "d"
+						if drop {
+							b.Inputs[e.Input].Dropped = "no content"
+							b.Reach(e.Input)
+						}
+						return drop
+					})
+				})
+				second := stageFunc(func(_ context.Context, b *Batch) { b.FailAll(fault) })
+				r.cfg.Stages = []Stage{first, second}
+				r.start()
+				for i := range 50 {
+					r.script.add(fmt.Sprintf("d%d", i))
+					if i%6 == 0 {
+						r.script.add(fmt.Sprintf("m%d", i))
+					}
+					after(130 * time.Millisecond)
+				}
+				after(time.Minute)
+				// The first two of an outage can be known for one only by others that fail too.
+				if dead := strings.Fields(r.grave.ids()); fault == nowhere404 && len(dead) > 0 || len(dead) > 2 {
+					t.Errorf("dead: %v", dead)
+				}
+			})
+		})
+	}
+}
+
+// A group of messages that the destination fails for is tried with its backoff, however often others close the breaker, and is used up.
+func TestAGroupOfPoisonIsUsedUpBesideOthers(t *testing.T) {
+	for _, n := range []int{5, 12, 20, 100} {
+		t.Run(strconv.Itoa(n), func(t *testing.T) {
+			bubble(t, func(t *testing.T, r *rig) {
+				p := &r.cfg.Policy
+				p.Ordering, p.MaxInFlight, p.Window.Messages = driver.None, 64, 256
+				p.Retry.MaxAttempts, p.Retry.JitterPercent = 5, 20
+				r.sink.handle = func(_ context.Context, id string, attempt int) error {
+					switch {
+					case id[0] != 'p':
+						return nil
+					case attempt > 20:
+						t.Errorf("%s is tried the %dth time", id, attempt)
+					}
+					return errDown
+				}
+				poison := numbered("p", n)
+				r.script.add(poison...)
+				r.start()
+				const healthy = 2400
+				for i := range healthy {
+					r.script.add(fmt.Sprintf("h%d", i))
+					after(500 * time.Millisecond)
+				}
+				r.sink.overlaps = nil // keys mean nothing
+				if dead := strings.Fields(r.grave.ids()); len(dead) != n {
+					t.Errorf("after 20 minutes %d of %d are dead: %v", len(dead), n, dead)
+				}
+				if left := r.script.undone(); left != nil {
+					t.Errorf("left %v", left)
+				}
+				t.Logf("%+v", r.flow.Stats())
+			})
+		})
+	}
 }
 
 func TestThreeRestartsDeadLetterNothingHealthy(t *testing.T) {

@@ -33,6 +33,7 @@ type Batch struct {
 	Events []Event
 	Inputs []Input
 
+	stage int     // which of the flow's stages has it
 	lanes []*lane // parallel to Inputs; nil where nothing is ordered
 }
 
@@ -54,11 +55,11 @@ type Input struct {
 	Err error
 	// Dropped says that a stage dropped the last of its events on purpose (a filter, an expiry), and why, for the count.
 	Dropped string
-	// Reached is set by a stage that dropped the input although a destination had taken it: an answer without content. The breaker then
-	// knows that the destination is well.
-	Reached bool
 	// Context is what is to be done under for this input, where a stage has set one: that of a trace. Ask Batch.Context.
 	Context context.Context
+
+	stage   int // that failed it
+	reached int // see Batch.Reach: how many stages have let it through; 0: it was not told
 }
 
 // Context is what the work for an input is to be done under: ctx, or what a stage has made of it for this one.
@@ -75,9 +76,13 @@ var errHeld = errors.New("held back behind an earlier message of its key")
 // Fail ends the attempt for an input: none of its events goes further. The first failure stays. Different inputs may be failed at once.
 func (b *Batch) Fail(input int, err error) {
 	if b.Inputs[input].Err == nil {
-		b.Inputs[input].Err = err
+		b.Inputs[input].Err, b.Inputs[input].stage = err, b.stage
 	}
 }
+
+// Reach says that the stage drops an input although its destination took it, as by an answer without content: it is well, and so are the
+// destinations of the stages before, while nothing is known of those behind.
+func (b *Batch) Reach(input int) { b.Inputs[input].reached = b.stage + 1 }
 
 // FailAll fails every input that has an event left.
 func (b *Batch) FailAll(err error) {

@@ -34,6 +34,7 @@ type run struct {
 	id       int
 	faults   int
 	messages int
+	stage    int     // the last one that failed any of them
 	held     int     // of these messages, those that are in the window still
 	counted  []*item // whose attempts it has counted, while the breaker is closed
 	last     string  // the latest fault, for people
@@ -71,14 +72,14 @@ func (f *Flow) through(l *lane, now time.Time) {
 	}
 	f.log.Info("The destination answers again", "away", now.Sub(f.breaker.since).Round(time.Millisecond))
 	f.breaker = breaker{}
-	// What waits only because of the outage need not wait longer.
+	// What waits only because of the outage need not wait longer; but once: what fails again may be what opened the breaker.
 	for i := 0; i < len(f.waiting); {
 		it := f.waiting[i].first()
-		if it.dead != "" || it.demanded || it.brokers || it.blocked {
+		if it.dead != "" || it.demanded || it.brokers || it.blocked || it.hurried {
 			i++
 			continue
 		}
-		it.due = time.Time{}
+		it.due, it.hurried = time.Time{}, true
 		f.mended = append(f.mended, f.waiting[i])
 		i++
 	}
@@ -91,8 +92,8 @@ func (f *Flow) through(l *lane, now time.Time) {
 }
 
 // judge decides what follows from a failed attempt; it returns whether it was the destination's fault and for how long that asked to be left
-// alone. The counting is docs/guarantees.md to the letter.
-func (f *Flow) judge(it *item, err error, now time.Time) (destination bool, after time.Duration) {
+// alone. stage is the one that failed. The counting is docs/guarantees.md to the letter.
+func (f *Flow) judge(it *item, err error, stage int, now time.Time) (destination bool, after time.Duration) {
 	fault, ok := errors.AsType[*Fault](err)
 	if !ok {
 		fault = &Fault{Blame: Destination, Err: err}
@@ -120,7 +121,7 @@ func (f *Flow) judge(it *item, err error, now time.Time) (destination bool, afte
 		wait, it.demanded = after, true
 	}
 	it.due = now.Add(wait)
-	switch counted := f.fault(it, fault.Blame, after, now); {
+	switch counted := f.fault(it, fault.Blame, stage, after, now); {
 	case was == cutOff && (fault.Blame == Cut || fault.Blame == Unreachable):
 		f.doubtful(it, cutOff) // that it failed once more while nothing else was tried tells nothing
 	case !counted || it.attempts < f.p.Retry.MaxAttempts:
@@ -138,7 +139,7 @@ func (f *Flow) judge(it *item, err error, now time.Time) (destination bool, afte
 }
 
 // fault adds a destination fault to the run and reports whether it was counted as an attempt.
-func (f *Flow) fault(it *item, blame Blame, after time.Duration, now time.Time) bool {
+func (f *Flow) fault(it *item, blame Blame, stage int, after time.Duration, now time.Time) bool {
 	counts := blame == Destination
 	switch blame {
 	case Address:
@@ -161,6 +162,7 @@ func (f *Flow) fault(it *item, blame Blame, after time.Duration, now time.Time) 
 	}
 	r := &f.run
 	r.faults++
+	r.stage = max(r.stage, stage)
 	r.last = it.trouble()
 	if it.run != r.id {
 		it.run, it.inRun = r.id, 0

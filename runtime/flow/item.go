@@ -34,6 +34,7 @@ type item struct {
 	demanded         bool // due was asked for by the destination
 	brokers          bool // due waits for a broker, not for the destination
 	blocked          bool
+	hurried          bool // its backoff was once cut short, when a breaker closed
 	alone            bool // its batch panicked: it is handled by itself from now on
 	dead             Reason
 	died             time.Time // when the dead letter was first tried

@@ -166,9 +166,14 @@ func (f *Flow) take(w *worker, now time.Time) bool {
 }
 
 // probe is the lane that the open breaker tries next: one that was not tried yet or whose backoff is over, else whichever comes first, but
-// none that the destination itself asked us to leave alone.
+// none that the destination itself asked us to leave alone. It takes the oldest and the latest in turn: many in a row may be at fault
+// themselves, and what is well stand behind them.
 func (f *Flow) probe() *lane {
-	if f.ready.first != nil {
+	switch {
+	case f.ready.first == nil:
+	case f.breaker.fails%2 == 0:
+		return f.ready.last
+	default:
 		return f.ready.first
 	}
 	if f.suspects.first != nil {

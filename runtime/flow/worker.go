@@ -98,7 +98,8 @@ func (f *Flow) serve(w *worker) {
 func (w *worker) attempt() {
 	f, b := w.f, &w.batch
 	w.prepare()
-	for _, s := range f.cfg.Stages {
+	for n, s := range f.cfg.Stages {
+		b.stage = n
 		if err := w.ctx.Err(); err != nil {
 			b.FailAll(err)
 		}
@@ -383,7 +384,7 @@ func (f *Flow) attempted(w *worker, i int, now time.Time) (kept, destination boo
 	case it.gone.Load():
 		return true, false, 0 // kept by nobody: finish forgets it
 	case in.Err == nil:
-		if in.Dropped == "" || in.Reached {
+		if in.Dropped == "" || in.reached > f.run.stage {
 			f.through(it.lane, now)
 		}
 		switch {
@@ -412,7 +413,7 @@ func (f *Flow) attempted(w *worker, i int, now time.Time) (kept, destination boo
 		it.alone = true
 		return true, false, 0
 	}
-	destination, after = f.judge(it, in.Err, now)
+	destination, after = f.judge(it, in.Err, in.stage, now)
 	return true, destination, after
 }
 

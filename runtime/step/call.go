@@ -59,7 +59,7 @@ func (c *call) Process(ctx context.Context, b *flow.Batch) {
 		case answer == nil:
 			return true // not sent: it stands behind one that failed
 		case answer.Status == http.StatusNoContent:
-			b.Inputs[e.Input].Reached = true
+			b.Reach(e.Input)
 			return false
 		}
 		replace(e, answer)
