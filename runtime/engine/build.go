@@ -97,7 +97,9 @@ func (u *unit) buildFlow(p *plan.Flow) (*flow.Flow, error) {
 
 	stages := u.engine.host.Tracing.Handling(u.plan.Resource, u.destination(p.Source.Object, p.Source.Group))
 	for _, s := range p.Steps {
-		stage, err := step.New(s, step.Deps{Client: u.engine.host.Outbound, Namespace: u.plan.Resource.Namespace})
+		stage, err := step.New(s, step.Deps{
+			Client: u.engine.host.Outbound, Namespace: u.plan.Resource.Namespace, AtMostOnce: p.Policy.Guarantee == "AtMostOnce",
+		})
 		if err != nil {
 			return nil, fmt.Errorf("step %s: %w", s.Name, err)
 		}

@@ -105,6 +105,9 @@ func checkValue(name, value string) error {
 	return nil
 }
 
+// CheckContentType holds a content type against what a datacontenttype may be; it returns what Check would.
+func CheckContentType(value string) error { return checkValue("datacontenttype", value) }
+
 func validTime(s string) bool {
 	if _, err := time.Parse(time.RFC3339, s); err == nil {
 		return true

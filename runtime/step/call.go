@@ -3,11 +3,13 @@ package step
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/http"
 	"sync"
 	"sync/atomic"
 
 	"github.com/waybill-dev/waybill/runtime/flow"
+	"github.com/waybill-dev/waybill/runtime/message"
 	"github.com/waybill-dev/waybill/runtime/outbound"
 )
 
@@ -62,7 +64,9 @@ func (c *call) Process(ctx context.Context, b *flow.Batch) {
 			b.Reach(e.Input)
 			return false
 		}
-		replace(e, answer)
+		if err := replace(e, answer); err != nil {
+			b.Fail(e.Input, (&flow.Fault{Blame: flow.Destination, Err: err}).In("step "+c.name))
+		}
 		return true
 	})
 }
@@ -128,14 +132,19 @@ func inLanes(lanes [][]span, send func(i int) bool) {
 	all.Wait()
 }
 
-// replace puts an answer in the event's place.
-func replace(e *flow.Event, answer *outbound.Response) {
+// replace puts an answer in the event's place. It fails for a content type that no event can have, that of an event among them.
+func replace(e *flow.Event, answer *outbound.Response) error {
 	if len(answer.Body) == 0 {
-		return
+		return nil
 	}
-	e.Message.Data, e.Message.DataSchema = answer.Body, ""
-	if e.Message.DataContentType = answer.Header.Get("Content-Type"); e.Message.DataContentType == "" {
-		e.Message.DataContentType = "application/octet-stream" // as RFC 9110 reads a body without a type
+	of := answer.Header.Get("Content-Type")
+	if of == "" {
+		of = "application/octet-stream" // as RFC 9110 reads a body without a type
 	}
+	if err := message.CheckContentType(of); err != nil {
+		return fmt.Errorf("the answer's Content-Type: %w", err)
+	}
+	e.Message.Data, e.Message.DataSchema, e.Message.DataContentType = answer.Body, "", of
 	forget(e)
+	return nil
 }

@@ -30,6 +30,8 @@ type Deps struct {
 	Client *outbound.Client
 	// Namespace of the resource, where its secrets are.
 	Namespace string
+	// AtMostOnce: no request is sent twice.
+	AtMostOnce bool
 }
 
 // New makes the stage of a step. It fails where the plan does not hold exactly one kind of step or an expression cannot be compiled, which
@@ -61,7 +63,11 @@ func build(s plan.Step, d Deps) (flow.Stage, error) {
 			return nil, errors.New("there is no HTTP client to call with")
 		}
 		t, err := d.Client.Target(d.Namespace, *s.HTTP)
-		return &call{s.Name, d.Client, t, make(chan struct{}, max(s.HTTP.Concurrency, 1))}, err
+		if err != nil {
+			return nil, err
+		}
+		t.Once = d.AtMostOnce
+		return &call{s.Name, d.Client, t, make(chan struct{}, max(s.HTTP.Concurrency, 1))}, nil
 	}
 	return nil, errors.New("the plan says not what it does; it is from another version of Waybill")
 }

@@ -1,10 +1,12 @@
 package step
 
 import (
+	"bufio"
 	"context"
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"runtime"
@@ -368,6 +370,70 @@ func TestHTTPStep(t *testing.T) {
 	}
 	if m := b.Events[0].Message; m.DataContentType != "text/plain" || m.DataSchema != "" || m.ID != "m0" {
 		t.Errorf("%+v", m)
+	}
+}
+
+// Over HTTP an event whose data calls itself an event would be taken for another one.
+func TestAnHTTPStepTakesNoEventForData(t *testing.T) {
+	for _, of := range []string{"application/cloudevents+json", "Application/CloudEvents-batch+json; charset=utf-8", "nonsense"} {
+		server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Content-Type", of)
+			io.WriteString(w, `{"specversion":"1.0","id":"zz","source":"/zz","type":"zz","data":1}`)
+		}))
+		b := batch(`"a"`)
+		stage(t, plan.Step{HTTP: &plan.HTTPCall{HTTPTarget: plan.HTTPTarget{URL: server.URL}}}).Process(t.Context(), b)
+		server.Close()
+		if err := b.Inputs[0].Err; blame(t, err) != flow.Destination || !strings.HasPrefix(err.Error(), "step it: the answer's Content-Type: ") {
+			t.Errorf("%s: %v", of, err)
+		}
+	}
+}
+
+// An at-most-once flow calls its steps once too, also where a kept-alive connection is closed while the request is on its way.
+func TestAtMostOnceCallsAStepOnce(t *testing.T) {
+	for _, once := range []bool{true, false} {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		var requests atomic.Int32
+		var served sync.WaitGroup
+		served.Go(func() {
+			for {
+				c, err := l.Accept()
+				if err != nil {
+					return
+				}
+				served.Go(func() {
+					defer c.Close()
+					for r, first := bufio.NewReader(c), true; ; first = false {
+						request, err := http.ReadRequest(r)
+						if err != nil {
+							return
+						}
+						io.Copy(io.Discard, request.Body)
+						if requests.Add(1); !first {
+							return
+						}
+						io.WriteString(c, "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+					}
+				})
+			}
+		})
+		client := outbound.New(outbound.Config{})
+		st, err := New(plan.Step{Name: "it", HTTP: &plan.HTTPCall{HTTPTarget: plan.HTTPTarget{URL: "http://" + l.Addr().String()}}}, Deps{Client: client, AtMostOnce: once})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for range 2 {
+			st.Process(t.Context(), batch(`"a"`))
+		}
+		if want := map[bool]int32{true: 2, false: 3}[once]; requests.Load() != want {
+			t.Errorf("AtMostOnce %v: %d requests, want %d", once, requests.Load(), want)
+		}
+		client.Close()
+		l.Close()
+		served.Wait()
 	}
 }
 
