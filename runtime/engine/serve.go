@@ -78,7 +78,8 @@ func (r *router) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 	r.count(1)
 	defer r.count(-1)
 	h, base := r.find(req.URL.Path)
-	if h == nil {
+	raw := rawBelow(req.URL.RawPath, len(base))
+	if h == nil || strings.Contains(strings.ToLower(strings.TrimSuffix(req.URL.RawPath, raw)), "%2f") { // an encoded slash is none
 		gateway.NotFound(w)
 		return
 	}
@@ -86,7 +87,7 @@ func (r *router) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 	below := new(http.Request)
 	*below = *req
 	u := *req.URL
-	u.Path, u.RawPath = u.Path[len(base):], rawBelow(u.RawPath, len(base))
+	u.Path, u.RawPath = u.Path[len(base):], raw
 	below.URL = &u
 	h.ServeHTTP(w, below)
 }

@@ -141,10 +141,10 @@ func (s *sealer) seal(a cipher.AEAD, l *lease) string {
 // open reads a token that seal made, here or on another replica, with any of keys. It does not look at the time.
 func (s *sealer) open(as []cipher.AEAD, token string) (lease, error) {
 	var l lease
-	if len(token) > maxTokenBytes {
+	if len(token) > maxTokenBytes || strings.ContainsAny(token, "\r\n") { // which the decoder passes over
 		return l, errNoLease
 	}
-	sealed, err := base64.RawURLEncoding.DecodeString(token)
+	sealed, err := base64.RawURLEncoding.Strict().DecodeString(token)
 	if err != nil || len(sealed) < 1+chacha20poly1305.NonceSizeX || sealed[0] != tokenVersion {
 		return l, errNoLease
 	}

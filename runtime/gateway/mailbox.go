@@ -3,6 +3,7 @@ package gateway
 import (
 	"context"
 	"net/http"
+	"net/url"
 	"strings"
 
 	"github.com/waybill-dev/waybill/runtime/broker"
@@ -40,6 +41,8 @@ func (m *Mailbox) broker() *broker.Broker { return m.deps.Broker(m.plan.Object.B
 
 func (m *Mailbox) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	switch path := r.URL.Path; {
+	case encodedSlash(r.URL):
+		m.notFound(w, mailboxPaths)
 	case path == "/messages":
 		if m.allow(w, r, http.MethodPost) && m.authenticated(w, r, m.plan.Publish) && !m.refuseWhileDraining(w) {
 			m.send(w, r)
@@ -66,6 +69,9 @@ func (m *Mailbox) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		m.notFound(w, mailboxPaths)
 	}
 }
+
+// encodedSlash reports whether a slash of the path is percent-encoded: it separates nothing (RFC 3986, section 2.2).
+func encodedSlash(u *url.URL) bool { return strings.Contains(strings.ToLower(u.RawPath), "%2f") }
 
 // mayReceive checks method, token and mode; when it is false it has answered.
 func (m *Mailbox) mayReceive(w http.ResponseWriter, r *http.Request) bool {

@@ -427,6 +427,17 @@ func TestMailboxPreferWait(t *testing.T) {
 		}
 		m.none2("wait=2s")
 	})
+	t.Run("a request that was begun is no longer dropped", func(t *testing.T) {
+		c := ask("begun", "1")
+		l := m.one()
+		(<-c).want(http.StatusGatewayTimeout)
+		m.post("/leases/"+l.Lease+"/nack", "").want(http.StatusNoContent)
+		l = m.one()
+		if l.Deliveries != 2 || l.event(t).ID != "begun" {
+			t.Fatalf("got %+v", l)
+		}
+		m.post("/leases/"+l.Lease+"/ack", "").want(http.StatusNoContent)
+	})
 	t.Run("a late reply is 204 and counted", func(t *testing.T) {
 		c := ask("6", "1")
 		l := m.one()

@@ -23,6 +23,7 @@ type preference struct {
 // it. ok is false for a wait that is no number.
 func readPrefer(h http.Header) (p preference, ok bool) {
 	ok = true
+	waits := 0
 	for _, line := range h["Prefer"] {
 		for line != "" {
 			var part string
@@ -33,6 +34,9 @@ func readPrefer(h http.Header) (p preference, ok bool) {
 			case "respond-async":
 				p.async = true
 			case "wait":
+				if waits++; waits > 1 {
+					continue
+				}
 				n, err := strconv.ParseUint(strings.Trim(strings.TrimSpace(value), `"`), 10, 64)
 				if errors.Is(err, strconv.ErrRange) {
 					err = nil // n is more than any bound
@@ -41,9 +45,7 @@ func readPrefer(h http.Header) (p preference, ok bool) {
 					ok = false
 					continue
 				}
-				if p.wait == 0 {
-					p.wait = time.Duration(min(n, uint64(maxWait/time.Second))) * time.Second
-				}
+				p.wait = time.Duration(min(n, uint64(maxWait/time.Second))) * time.Second
 			}
 		}
 	}
@@ -67,7 +69,7 @@ func cutUnquoted(s string, sep byte) (before, after string) {
 }
 
 // longDuration is one, or a number of seconds, that may be too long for a time.Duration.
-var longDuration = regexp.MustCompile(`^\+?\d+(\.\d*)?[smh]?$`)
+var longDuration = regexp.MustCompile(`^\+?(\d+|\d+\.\d*[smh]|\d+[smh])$`)
 
 // readDuration reads a query parameter such as 20s; a bare number is seconds. Above limit it is limit if clamp is set, else wrong.
 func readDuration(s string, limit time.Duration, clamp bool) (time.Duration, bool) {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"net/url"
 	"strconv"
 	"time"
 
@@ -108,7 +109,10 @@ func storeProblemFor(err error) problem {
 // receiveArguments reads max and wait. When ok is false it has answered.
 func (m *Mailbox) receiveArguments(w http.ResponseWriter, r *http.Request) (limit int, wait time.Duration, ok bool) {
 	limit, wait = 1, defaultWait
-	q := r.URL.Query()
+	q, ok := m.query(w, r)
+	if !ok {
+		return 0, 0, false
+	}
 	if s := q.Get("max"); q.Has("max") {
 		n, err := strconv.Atoi(s)
 		if errors.Is(err, strconv.ErrRange) && n > 0 {
@@ -132,6 +136,15 @@ func (m *Mailbox) receiveArguments(w http.ResponseWriter, r *http.Request) (limi
 		limit = 1
 	}
 	return limit, wait, true
+}
+
+// query reads the query. When ok is false it has answered: a parameter that cannot be read must not be taken for one that was not given.
+func (m *Mailbox) query(w http.ResponseWriter, r *http.Request) (q url.Values, ok bool) {
+	q, err := url.ParseQuery(r.URL.RawQuery)
+	if err != nil {
+		m.refuse(w, badArgument("the query cannot be read: write name=value, joined by &, and percent-encode what else stands in a value"))
+	}
+	return q, err == nil
 }
 
 func badArgument(detail string) problem {
@@ -245,7 +258,12 @@ func (m *Mailbox) handBack(ds []driver.Delivery, pause time.Duration) {
 
 // admit says whether a delivery is to be handed out: not a request that nobody waits for any more, nor what has used its attempts up.
 func (m *Mailbox) admit(d *driver.Delivery) bool {
-	return !overdue(&d.Message, m.deps.Now()) && !m.exhausted(d)
+	return !unawaited(d, m.deps.Now()) && !m.exhausted(d)
+}
+
+// unawaited reports whether a delivery is a request that its requester gave up before anybody began with it.
+func unawaited(d *driver.Delivery, now time.Time) bool {
+	return d.Count <= 1 && overdue(&d.Message, now)
 }
 
 // exhausted reports whether a delivery's attempts were all made before it. Of a message that this replica never lent out the broker's count
@@ -265,7 +283,7 @@ func (m *Mailbox) setAside(ctx context.Context, ds []driver.Delivery) {
 	now := m.deps.Now()
 	var over, dying []driver.Delivery
 	for _, d := range ds {
-		if overdue(&d.Message, now) {
+		if unawaited(&d, now) {
 			over = append(over, d)
 		} else {
 			dying = append(dying, d)

@@ -172,8 +172,11 @@ func (m *Mailbox) acknowledge(ctx context.Context, h *held) (verb, error) {
 
 func (m *Mailbox) nack(w http.ResponseWriter, r *http.Request, token string) {
 	var delay time.Duration
-	if q := r.URL.Query(); q.Has("delay") {
-		var ok bool
+	q, ok := m.query(w, r)
+	if !ok {
+		return
+	}
+	if q.Has("delay") {
 		if delay, ok = readDuration(q.Get("delay"), maxDelay, false); !ok {
 			m.refuse(w, badArgument("delay: must be a duration such as 5s, 15m at the most"))
 			return
@@ -199,12 +202,16 @@ func (m *Mailbox) nack(w http.ResponseWriter, r *http.Request, token string) {
 }
 
 func (m *Mailbox) reject(w http.ResponseWriter, r *http.Request, token string) {
+	q, ok := m.query(w, r)
+	if !ok {
+		return
+	}
 	body, reserved, ok := m.readBody(w, r, 64<<10)
 	if !ok {
 		return
 	}
 	defer m.budget.give(reserved)
-	text := r.URL.Query().Get("reason")
+	text := q.Get("reason")
 	if len(body) > 0 && text == "" {
 		var given struct {
 			Reason string `json:"reason"`
@@ -260,7 +267,11 @@ func (m *Mailbox) buryLease(ctx context.Context, h *held, why flow.Reason, text 
 
 func (m *Mailbox) reply(w http.ResponseWriter, r *http.Request, token string) {
 	status := 0
-	if q := r.URL.Query(); q.Has("status") {
+	q, ok := m.query(w, r)
+	if !ok {
+		return
+	}
+	if q.Has("status") {
 		n, err := strconv.Atoi(q.Get("status"))
 		if err != nil || n < 400 || n > 599 {
 			m.refuse(w, badArgument("status: must lie between 400 and 599"))

@@ -188,6 +188,10 @@ func TestEachErrorIsAProblem(t *testing.T) {
 		{post(t, topic, "{", append(in, "Content-Type", structuredType)...), 400, "MalformedEvent"}, {post(t, topic, "", append(in, "Content-Type", "application/cloudevents+x")...), 415, "UnsupportedMediaType"},
 		{post(t, topic, strings.Repeat("x", 1025), in...), 413, "TooLarge"}, {send(t, "GET", topic, "", append(in, "Accept", "image/png")...), 406, "NotAcceptable"},
 		{post(t, inbox+"/nowhere", ""), 404, "NotFound"}, {send(t, "GET", inbox+"/messages", ""), 405, "MethodNotAllowed"}, {post(t, inbox+"/messages/receive?max=0", ""), 400, "BadArgument"},
+		{post(t, inbox+"/messages%2Freceive", ""), 404, "NotFound"}, {post(t, inbox+"%2fmessages", ""), 404, "NotFound"}, {post(t, root+"/default%2Ftopics/events/", "", in...), 404, "NotFound"},
+		{post(t, root+"/default/topics/events%2F", "", in...), 404, "NotFound"}, {post(t, inbox+"/messages/receive?max=1;wait=1s", ""), 400, "BadArgument"},
+		{post(t, inbox+"/messages/receive?wait=%zz", ""), 400, "BadArgument"}, {post(t, inbox+"/messages/receive?wait=0.2", ""), 400, "BadArgument"},
+		{post(t, inbox+"/leases/x/reply?status=500;x", ""), 400, "BadArgument"}, {post(t, inbox+"/leases/x/nack?delay=%zz", ""), 400, "BadArgument"}, {post(t, inbox+"/leases/x/reject?reason=%", ""), 400, "BadArgument"},
 		{post(t, inbox+"/leases/x/ack", ""), 410, ""}, {post(t, inbox+"/messages", "[]", "Content-Type", batchedType, "Prefer", "wait=1"), 400, "OneEventOnly"},
 	} {
 		c.a.problem(c.status, c.reason)
