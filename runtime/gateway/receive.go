@@ -90,9 +90,9 @@ func (m *Mailbox) receive(w http.ResponseWriter, r *http.Request) {
 		m.refuse(w, storeProblemFor(err))
 		return
 	}
-	if r.Context().Err() != nil { // the client is gone: others may have them at once
+	if r.Context().Err() != nil { // the client is gone, or says no more: others may have them at once
 		m.polls.giveBack(ds)
-		return
+		ds = nil
 	}
 	m.lend(w, ds)
 }
@@ -319,7 +319,10 @@ func (m *Mailbox) setAside(ctx context.Context, ds []driver.Delivery) {
 		m.deps.Dead(&buried[i].Message, string(flow.AttemptsExhausted), textLeaseEnded)
 		telling = telling && m.tell(ctx, &buried[i].Message, reply.Answer{Kind: reply.Failed, Reason: string(flow.AttemptsExhausted), Error: textLeaseEnded})
 	}
-	m.polls.giveBackAfter(again, letterPause)
+	if len(again) > 0 {
+		m.polls.giveBackAfter(again, letterPause)
+		time.AfterFunc(letterPause+lookTimeout/2, m.polls.lookOnce) // or it would wait for somebody who receives
+	}
 }
 
 // settle tells the broker about deliveries: an error each.

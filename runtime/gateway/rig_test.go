@@ -1,7 +1,6 @@
 package gateway_test
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -40,7 +39,7 @@ type rig struct {
 	addr    string
 	secrets map[string]string
 	keys    [][]byte
-	log     bytes.Buffer
+	log     lockedBuffer
 }
 
 func within(t testing.TB) context.Context {
@@ -115,7 +114,7 @@ func (r *rig) deps(kind, name string) gateway.Deps {
 		},
 		Desk: func(string) *reply.Desk { return r.desk }, Sender: func(string) *reply.Sender { return r.sender },
 		LeaseKeys: func() ([][]byte, error) { return r.keys, nil },
-		Log:       slog.New(slog.NewTextHandler(&lockedWriter{w: &r.log}, nil)),
+		Log:       slog.New(slog.NewTextHandler(&r.log, nil)),
 	}
 }
 
