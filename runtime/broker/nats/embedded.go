@@ -143,7 +143,7 @@ func (e *Embedded) stop() {
 const consumerWriteTimeout = 5 * time.Second
 
 // awaitConsumerWrites returns when no consumer's state is being written any more. A server that is shut down waits for that a tenth of a
-// second only (consumerFileStore.Stop of nats-server 2.15.2) and tells nobody; should the process end first, what was settled is delivered
+// second only (consumerFileStore.Stop of nats-server 2.15.3) and tells nobody; should the process end first, what was settled is delivered
 // again, and what was handed back stays out for its whole ack wait.
 func awaitConsumerWrites() {
 	tick := time.NewTicker(5 * time.Millisecond)

@@ -31,7 +31,7 @@ func TestMain(m *testing.M) {
 	case "reader":
 		exit(brokertest.Child(nats.Open, os.Stdin))
 	default:
-		// A server that is stopped in the middle of an atomic batch forgets to stop the store in which it had staged it (nats-server 2.15.2).
+		// A server that is stopped in the middle of an atomic batch forgets to stop the store in which it had staged it (nats-server 2.15.3).
 		const pkg = "github.com/nats-io/nats-server/v2/server"
 		goleak.VerifyTestMain(m, goleak.IgnoreTopFunction(pkg+".(*msgBlock).flushLoop"),
 			goleak.IgnoreTopFunction(pkg+".(*fileStore).flushStreamStateLoop"), goleak.IgnoreTopFunction(pkg+"/ats.Register.func1"))
