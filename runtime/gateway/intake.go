@@ -139,7 +139,7 @@ func (in *intake) take(h http.Header, body []byte, d cehttp.Defaults, l limits) 
 		return in.takeOne(l)
 	}
 	var found []fault // the first
-	count, malformed, large := 0, 0, 0
+	count, malformed, refused := 0, 0, 0
 	add := func(f fault) {
 		if count++; count <= maxFaults {
 			found = append(found, f)
@@ -154,12 +154,12 @@ func (in *intake) take(h http.Header, body []byte, d cehttp.Defaults, l limits) 
 		m := &in.events[i]
 		if p := tooMuch(m, l); p != nil {
 			add(fault{Index: &i, Detail: p.Detail})
-			large++
 			continue
 		}
 		for _, one := range l.violations(m) {
 			one.Index = &i
 			add(one)
+			refused++
 		}
 	}
 	if count == 0 {
@@ -167,11 +167,7 @@ func (in *intake) take(h http.Header, body []byte, d cehttp.Defaults, l limits) 
 	}
 	p := problem{Status: http.StatusUnprocessableEntity, Reason: "BadMember", Errors: found,
 		Detail: "members of the batch cannot be taken; nothing of it was stored"}
-	switch count {
-	case large:
-		p.Status, p.Reason, p.Limit, p.Field = http.StatusRequestEntityTooLarge, "TooLarge", int64(l.data), messageField
-		p.Detail = fmt.Sprintf("members of the batch have more than the %d bytes that are taken (%s); nothing of it was stored", l.data, messageField)
-	case count - malformed - large:
+	if refused == count {
 		p.Reason, p.Detail = "SchemaViolation", schemaDetail
 	}
 	if count > maxFaults {
