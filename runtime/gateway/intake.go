@@ -22,8 +22,11 @@ const (
 	maxBatchEvents = 10_000
 	// maxFaults bounds the faults that one answer names.
 	maxFaults = 100
+	// spelling is how many bytes of a structured event one of its data can take: as text six at the most (\u0041), as base64 eight, four
+	// such escapes for three. So it is the data that decide; the budget bounds all bodies together, whatever one may have.
+	spelling = 8
 	// envelope is what a structured event may have beside its data.
-	envelope = message.MaxAttributeBytes + 8<<10
+	envelope = spelling*message.MaxAttributeBytes + 8<<10
 )
 
 // budget bounds the bytes of requests that are in memory at the same time.
@@ -93,11 +96,12 @@ func (f *front) read(w http.ResponseWriter, r *http.Request, l limits) *intake {
 		return nil
 	}
 	limit, field := int64(l.data), messageField
+	written := min(spelling*limit+envelope, f.budget.limit) // what finds no room even when nothing else waits is too large, and not 503
 	switch mode {
 	case cehttp.ModeStructured:
-		limit = (limit+2)/3*4 + envelope // the data may be base64
+		limit = written
 	case cehttp.ModeBatched:
-		limit, field = max(maxBatchBytes, (limit+2)/3*4+envelope), ""
+		limit, field = max(maxBatchBytes, written), ""
 	}
 	if l.body > 0 && int64(l.body) < limit {
 		limit, field = int64(l.body), bodyField
