@@ -98,6 +98,10 @@ func checkValue(name, value string) error {
 		if t, _, _ := strings.Cut(value, ";"); !strings.Contains(strings.Trim(t, " /"), "/") {
 			return attributeError(name, "is no media type such as application/json")
 		}
+		// No more of RFC 2046 is asked for: an odd type is kept byte for byte. But it becomes a header, which carries no other characters.
+		if value[0] == ' ' || value[len(value)-1] == ' ' || strings.ContainsFunc(value, func(r rune) bool { return r > '~' }) {
+			return attributeError(name, "is no media type such as application/json: it may have ASCII characters only, and no space at its ends")
+		}
 		if len(value) >= len(eventTypes) && strings.EqualFold(value[:len(eventTypes)], eventTypes) {
 			return attributeError(name, "must not begin with application/cloudevents: over HTTP the data would be taken for the event; use application/json")
 		}

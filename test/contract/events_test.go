@@ -110,6 +110,18 @@ func TestEventsIn(t *testing.T) {
 				t.Errorf("%s: %v", coding, a.header)
 			}
 		}
+		for _, ct := range []string{"text/plain; name=Grüße", "日/本"} {
+			for _, a := range []answer{
+				b.send("x", "Content-Type", ct), b.send("x", binaryHeaders("no", "Content-Type", ct)...),
+				b.send(structuredEvent("no", `,"datacontenttype":"`+ct+`"`), "Content-Type", structuredType),
+			} {
+				if d := a.problem(400, "MalformedEvent"); !strings.Contains(d, "datacontenttype") {
+					t.Error(d)
+				}
+			}
+		}
+		b.send("x", "Content-Type", `x-own/%41 (odd);;"`).want(202)
+		b.wants("datacontenttype", `"x-own/%41 (odd);;\""`)
 		b.send("plain", "Content-Encoding", "identity").want(202)
 		b.wants("data_base64", `"cGxhaW4="`)
 		if d := b.send(structuredEvent("no", `,"datacontenttype":"application/cloudevents+json","data":{}`), "Content-Type", structuredType).problem(400, "MalformedEvent"); !strings.Contains(d, "datacontenttype") {
