@@ -51,7 +51,7 @@ func ModeOf(h http.Header) (Mode, error) {
 		return 0, &UnsupportedError{Problem: "Content-Encoding: send the body uncompressed", Encoding: true}
 	}
 	contentType := h.Get("Content-Type")
-	if len(contentType) >= len(family) && strings.EqualFold(contentType[:len(family)], family) {
+	if isFamily(contentType) {
 		return structuredMode(contentType)
 	}
 	for key := range h {
@@ -317,10 +317,12 @@ func attributeName(suffix string) string {
 	return strings.ToLower(suffix)
 }
 
-// IsEvent reports whether an answer with this header carries an event or a batch of them, and not a plain body.
-func IsEvent(h http.Header) bool {
-	mode, err := ModeOf(h)
-	return err == nil && (mode == ModeStructured || mode == ModeBatched || mode == ModeBinary && h["Ce-Specversion"] != nil)
+// IsEvent reports whether an answer with this header says that it carries an event or a batch of them, and not a plain body; also in a
+// representation or an encoding that Read does not read, so that such an event is not taken for nothing.
+func IsEvent(h http.Header) bool { return isFamily(h.Get("Content-Type")) || h["Ce-Specversion"] != nil }
+
+func isFamily(contentType string) bool {
+	return len(contentType) >= len(family) && strings.EqualFold(contentType[:len(family)], family)
 }
 
 func mustEncode(c byte) bool { return c <= ' ' || c > '~' || c == '"' || c == '%' }
