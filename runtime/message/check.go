@@ -11,7 +11,20 @@ import (
 const (
 	MaxAttributes     = 64       // the attributes that CloudEvents defines count too
 	MaxAttributeBytes = 16 << 10 // names and values together
+
+	// MaxAddedBytes is how long an attribute of a kind that Waybill adds on the way may be without being counted.
+	MaxAddedBytes = 512
 )
+
+// counted reports whether an attribute counts against MaxAttributes and MaxAttributeBytes. What Waybill may add on the way does not, or an
+// event that was taken once would not be taken again: by another Waybill, or out of a dead letter.
+func counted(name, value string) bool {
+	switch name {
+	case TraceParent, TraceState, ExpiryTime:
+		return len(value) > MaxAddedBytes
+	}
+	return !Reserved(name)
+}
 
 // An AttributeError says which attribute of an event is wrong. It never holds the attribute's value.
 type AttributeError struct {
@@ -48,8 +61,10 @@ func (m *Message) Check() error {
 	}
 	for i := range m.Attributes {
 		a := &m.Attributes[i]
-		count++
-		size += len(a.Name) + len(a.Value)
+		if counted(a.Name, a.Value) {
+			count++
+			size += len(a.Name) + len(a.Value)
+		}
 		if !ValidName(a.Name) || a.Name == "data" {
 			return attributeError(printable(a.Name), "is no attribute name; use lower-case letters and digits only, and not data")
 		}

@@ -228,6 +228,14 @@ func TestEventsIn(t *testing.T) {
 		}
 		b.send("", binaryHeaders("n61", append(extensions(60), "ce-last", "v")...)...).want(202)
 		b.next()
+		again := append(extensions(60), "ce-last", "v", "traceparent", traceParent, "tracestate", "a=1", "ce-expirytime", "2026-01-01T00:00:00Z")
+		for i := range 10 { // and what comes of a dead letter
+			again = append(again, fmt.Sprint("ce-wb", i), "v")
+		}
+		b.send("", binaryHeaders("n61 again", again...)...).want(202)
+		if e := b.next(); string(e["last"]) != `"v"` || string(e["traceparent"]) != `"`+traceParent+`"` || e["wb0"] != nil {
+			t.Error(e)
+		}
 		room := 16<<10 - len("id1source/stypet") - len("x") // and their names
 		b.send("", binaryHeaders("1", "ce-x", strings.Repeat("x", room))...).want(202)
 		b.next()

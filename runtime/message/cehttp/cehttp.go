@@ -167,8 +167,8 @@ func readBinary(h http.Header) (message.Message, error) {
 		if !strings.HasPrefix(key, "Ce-") {
 			continue
 		}
-		// Check counts exactly, after the decoding; this keeps hostile headers from costing much.
-		if count, size = count+1, size+len(key)+len(values[0]); count > message.MaxAttributes+1 || size > 3*message.MaxAttributeBytes {
+		// Check counts exactly, after the decoding; this keeps hostile headers from costing much. As many more may be what Waybill adds.
+		if count, size = count+1, size+len(key)+len(values[0]); count > 2*message.MaxAttributes || size > 6*message.MaxAttributeBytes {
 			return m, &message.AttributeError{Attribute: "attributes", Problem: fmt.Sprintf("an event may have %d of them, with %d bytes at the most",
 				message.MaxAttributes, message.MaxAttributeBytes)}
 		}
@@ -319,7 +319,9 @@ func attributeName(suffix string) string {
 
 // IsEvent reports whether an answer with this header says that it carries an event or a batch of them, and not a plain body; also in a
 // representation or an encoding that Read does not read, so that such an event is not taken for nothing.
-func IsEvent(h http.Header) bool { return isFamily(h.Get("Content-Type")) || h["Ce-Specversion"] != nil }
+func IsEvent(h http.Header) bool {
+	return isFamily(h.Get("Content-Type")) || h["Ce-Specversion"] != nil
+}
 
 func isFamily(contentType string) bool {
 	return len(contentType) >= len(family) && strings.EqualFold(contentType[:len(family)], family)

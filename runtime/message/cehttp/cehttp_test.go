@@ -153,6 +153,25 @@ func TestWriteHeader(t *testing.T) {
 	}
 }
 
+// An event that was taken is taken again after Waybill has written it, with what it has added.
+func TestAFullEventIsTakenAgain(t *testing.T) {
+	full := binary("traceparent", parent, "tracestate", "a="+strings.Repeat("s", 510))
+	for i := range message.MaxAttributes - 3 { // id, source and type
+		full.Set(fmt.Sprintf("ce-a%d", i), "v")
+	}
+	full.Set("ce-a0", strings.Repeat("%20", message.MaxAttributeBytes-1024))
+	m := read(t, full, "")
+	for _, name := range []string{message.Reason, message.Attempts, message.FirstError, message.LastError, message.Origin, message.DeadTime} {
+		m = m.With(name, strings.Repeat("ж", 512))
+	}
+	m = m.With(message.ExpiryTime, "2026-01-01T00:00:00Z")
+	h := http.Header{}
+	cehttp.WriteHeader(h, &m)
+	if back := read(t, h, ""); len(back.Attributes) != message.MaxAttributes || back.Attribute(message.TraceParent) != parent {
+		t.Fatalf("%d attributes came back: %v", len(back.Attributes), back.Attributes)
+	}
+}
+
 func FuzzRead(f *testing.F) {
 	f.Add("1.0", "1", "/s", "t", "x", "a%20b", "application/json", []byte("{}"))
 	f.Add("", "", "", "", "", "", cehttp.Batched, []byte(`[{"specversion":"1.0","id":"1","source":"/s","type":"t"}]`))
