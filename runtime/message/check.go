@@ -102,7 +102,7 @@ func checkValue(name, value string) error {
 	}
 	switch name {
 	case "time", ExpiryTime:
-		if !validTime(value) {
+		if _, ok := ParseTime(value); !ok {
 			return attributeError(name, "is no RFC 3339 time such as 2006-01-02T15:04:05Z")
 		}
 	case "source", "dataschema":
@@ -124,12 +124,55 @@ func checkValue(name, value string) error {
 	return nil
 }
 
-func validTime(s string) bool {
-	if _, err := time.Parse(time.RFC3339, s); err == nil {
-		return true
+// ParseTime reads a timestamp of RFC 3339 exactly: time.Parse takes more (a comma, an hour of one digit, +24:00) and less (small letters, a
+// leap second). A leap second, which may be the last one of a month in UTC, is the instant after it, as POSIX has it.
+func ParseTime(s string) (t time.Time, ok bool) {
+	const shape = "0000-00-00T00:00:00"
+	if len(s) <= len(shape) || !shaped(s[:len(shape)], shape) {
+		return t, false
 	}
-	_, err := time.Parse(time.RFC3339, strings.ToUpper(s)) // RFC 3339 allows "t" and "z"
-	return err == nil
+	zone := s[len(shape):]
+	if zone[0] == '.' {
+		if zone = strings.TrimLeft(zone[1:], "0123456789"); s[len(shape):] == "."+zone {
+			return t, false
+		}
+	}
+	if !shaped(zone, "Z") && (!shaped(zone, "+00:00") && !shaped(zone, "-00:00") || zone[1:3] > "23" || zone[4:] > "59") {
+		return t, false
+	}
+	leap := s[17:19] == "60"
+	if leap {
+		s = s[:17] + "59" + s[19:]
+	}
+	t, err := time.Parse(time.RFC3339, strings.ToUpper(s))
+	if err != nil {
+		return time.Time{}, false
+	}
+	if leap {
+		t = t.Add(time.Second)
+		if u := t.UTC(); u.Day() != 1 || u.Hour() != 0 || u.Minute() != 0 {
+			return time.Time{}, false
+		}
+	}
+	return t, true
+}
+
+// shaped reports whether s has a digit wherever shape has 0, and else the same bytes, letters of either case.
+func shaped(s, shape string) bool {
+	if len(s) != len(shape) {
+		return false
+	}
+	for i := range len(s) {
+		switch c := s[i]; {
+		case shape[i] == '0':
+			if c < '0' || c > '9' {
+				return false
+			}
+		case c != shape[i] && (c < 'a' || c > 'z' || c-'a'+'A' != shape[i]):
+			return false
+		}
+	}
+	return true
 }
 
 // defined reports whether an attribute has a field of its own in a Message, or goes without saying.

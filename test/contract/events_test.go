@@ -192,6 +192,9 @@ func TestEventsIn(t *testing.T) {
 			{"specversion", []string{"ce-specversion", "0.3", "ce-id", "1", "ce-source", "/s", "ce-type", "t"}, ""},
 			{"source", []string{"ce-specversion", "1.0", "ce-id", "1", "ce-source", "a b", "ce-type", "t"}, ""},
 			{"time", binaryHeaders("1", "ce-time", "yesterday"), ""},
+			{"time", binaryHeaders("1", "ce-time", "2026-01-01T00:00:00,5Z"), ""},
+			{"time", binaryHeaders("1", "ce-time", "2026-01-01T0:00:00Z"), ""},
+			{"expirytime", binaryHeaders("1", "ce-expirytime", "2026-01-01T00:00:00+24:00"), ""},
 			{"subject", binaryHeaders("1", "ce-subject", ""), ""},
 			{"A_b", binaryHeaders("1", "ce-a_b", "x"), ""},
 			{"data", binaryHeaders("1", "ce-data", "x"), ""},
@@ -221,6 +224,10 @@ func TestEventsIn(t *testing.T) {
 			}
 		}
 		b.empty()
+		for _, at := range []string{"2016-12-31T23:59:60Z", "2026-01-01t00:00:00.50z"} {
+			b.send("", binaryHeaders(at, "ce-time", at, "ce-expirytime", at)...).want(202)
+			b.wants("time", `"`+at+`"`, "expirytime", `"`+at+`"`)
+		}
 		// As much as there may be: id, source, type and 61 more; the names and values of these take 16 KiB.
 		b.send("", binaryHeaders("n60", extensions(60)...)...).want(202)
 		if e := b.next(); string(e["ext59"]) != `"v"` {
