@@ -142,7 +142,7 @@ func TestEventsIn(t *testing.T) {
 		if b.next(); got.ID == "" || got.ID == first || got.State != "Stored" {
 			t.Errorf("generated %q and %q", first, got.ID)
 		}
-		for key, id := range map[string]string{"order 1/ü": "order 1/ü", `"quoted"`: "quoted", "%41": "%41"} {
+		for key, id := range map[string]string{"order 1/ü": "order 1/ü", `"quoted"`: "quoted", `"a\"b\\"`: `a"b\`, "%41": "%41"} {
 			if b.send("{}", "Idempotency-Key", key, "Content-Type", "application/json").want(202).read(&got); got.ID != id {
 				t.Errorf("key %s became %q", key, got.ID)
 			}

@@ -217,7 +217,7 @@ func readPlain(h http.Header, d Defaults) (message.Message, error) {
 	if keys, given := h["Idempotency-Key"]; given {
 		m.ID = keys[0]
 		if n := len(m.ID); n >= 2 && m.ID[0] == '"' && m.ID[n-1] == '"' { // a structured field's string
-			m.ID = m.ID[1 : n-1]
+			m.ID = string(unquote([]byte(m.ID[1 : n-1])))
 		}
 		if m.ID == "" {
 			return m, fmt.Errorf("header Idempotency-Key: must not be empty; leave it out instead")

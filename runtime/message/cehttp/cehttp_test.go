@@ -44,8 +44,10 @@ func TestPlainBodyBecomesAnEvent(t *testing.T) {
 	if m := read(t, header("Idempotency-Key", "k-1"), ""); m.ID != "k-1" || m.Data != nil {
 		t.Fatalf("got %v", m)
 	}
-	if m := read(t, header("Idempotency-Key", `"k-1"`), ""); m.ID != "k-1" {
-		t.Fatalf("got %v", m)
+	for key, id := range map[string]string{`"k-1"`: "k-1", `"a\"b"`: `a"b`, `"a\\b"`: `a\b`, `"a\\"`: `a\`, `a\"b`: `a\"b`, `"a`: `"a`, `"`: `"`} {
+		if m := read(t, header("Idempotency-Key", key), ""); m.ID != id {
+			t.Errorf("%s: got %v", key, m)
+		}
 	}
 }
 
