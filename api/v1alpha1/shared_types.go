@@ -210,7 +210,7 @@ type StartFrom struct {
 	// +required
 	Position StartPosition `json:"position"`
 
-	// time is the moment from which messages are read, with position Time, as RFC 3339.
+	// time is the moment from which messages are read, with position Time, as RFC 3339; one to come is now.
 	// +optional
 	Time *metav1.Time `json:"time,omitempty"`
 }

@@ -9,8 +9,11 @@ import (
 
 	"cel.dev/cel-go/cel"
 	"cel.dev/cel-go/common/cost"
+	"cel.dev/cel-go/common/overloads"
 	"cel.dev/cel-go/common/types"
 	"cel.dev/cel-go/common/types/ref"
+
+	"github.com/waybill-dev/waybill/runtime/message"
 )
 
 // strftime and strptime write and read points in time in the forms that POSIX names with these directives; CEL itself knows RFC 3339 only.
@@ -21,6 +24,7 @@ import (
 func calendarFunctions() []cel.EnvOption {
 	str, at := cel.StringType, cel.TimestampType
 	return []cel.EnvOption{
+		cel.Function("timestamp", cel.Overload(overloads.StringToTimestamp, []*cel.Type{str}, at, cel.UnaryBinding(timestamp))),
 		cel.Function("strftime",
 			cel.MemberOverload("waybill_strftime", []*cel.Type{at, str}, str, cel.BinaryBinding(func(t, layout ref.Val) ref.Val { return format(t, layout, "UTC") })),
 			cel.MemberOverload("waybill_strftime_zone", []*cel.Type{at, str, str}, str, cel.FunctionBinding(func(args ...ref.Val) ref.Val {
@@ -32,6 +36,17 @@ func calendarFunctions() []cel.EnvOption {
 				return read(args[0], args[1], string(args[2].(types.String)))
 			}))),
 	}
+}
+
+// timestamp is CEL's own, and reads all of RFC 3339: CEL's knows no leap second and no small letters, and an event's time may have them.
+func timestamp(text ref.Val) ref.Val {
+	at := text.ConvertToType(types.TimestampType)
+	if s, ok := text.(types.String); ok && types.IsError(at) {
+		if t, ok := message.ParseTime(string(s)); ok {
+			return types.String(t.UTC().Format(time.RFC3339Nano)).ConvertToType(types.TimestampType) // within CEL's bounds
+		}
+	}
+	return at
 }
 
 func calendarCosts() []cost.TrackerOption {

@@ -102,6 +102,23 @@ func TestJSONResults(t *testing.T) {
 	}
 }
 
+// An event's time is any of RFC 3339, and timestamp reads it.
+func TestTimestampReadsEveryTimeOfAnEvent(t *testing.T) {
+	for text, want := range map[string]string{
+		"2016-12-31T23:59:60Z": `"2017-01-01T00:00:00Z"`, "2017-01-01t05:29:60.5+05:30": `"2017-01-01T00:00:00.5Z"`, "2026-01-01t00:00:00z": `"2026-01-01T00:00:00Z"`,
+		"2016-12-31T22:59:60Z": "", "0000-01-01t00:00:00z": "", "noon": "",
+	} {
+		m := orderMessage()
+		m.Time = text
+		if got, err := evalJSON(t, "timestamp(time)", m); want != "" && (err != nil || got != want) || want == "" && err == nil {
+			t.Errorf("%s: got %s, %v, want %s", text, got, err, want)
+		}
+		if got, err := evalJSON(t, "time", m); err != nil || got != `"`+text+`"` {
+			t.Errorf("the text %s is %s, %v", text, got, err)
+		}
+	}
+}
+
 func linesText() string {
 	_, rest, _ := strings.Cut(orderJSON, `"lines":`)
 	lines, _, _ := strings.Cut(rest, `,"note"`)

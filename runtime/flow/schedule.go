@@ -22,7 +22,7 @@ func (f *Flow) look(d *driver.Delivery) (a arrival) {
 		switch at := &d.Message.Attributes[i]; at.Name {
 		case message.ExpiryTime:
 			if f.p.WhenExpired == Drop {
-				a.expires, _ = time.Parse(time.RFC3339, at.Value) // not a time: it never expires
+				a.expires, _ = message.ParseTime(at.Value) // not a time: it never expires
 			}
 		case message.ReplyTo:
 			request = at.Value != ""

@@ -22,8 +22,11 @@ const (
 	maxBatchEvents = 10_000
 	// maxFaults bounds the faults that one answer names.
 	maxFaults = 100
+	// spelling is how many bytes of a structured event one of its data can take: as text six at the most (\u0041), as base64 eight, four
+	// such escapes for three. So it is the data that decide; the budget bounds all bodies together, whatever one may have.
+	spelling = 8
 	// envelope is what a structured event may have beside its data.
-	envelope = message.MaxAttributeBytes + 8<<10
+	envelope = spelling*message.MaxAttributeBytes + 8<<10
 )
 
 // budget bounds the bytes of requests that are in memory at the same time.
@@ -93,11 +96,12 @@ func (f *front) read(w http.ResponseWriter, r *http.Request, l limits) *intake {
 		return nil
 	}
 	limit, field := int64(l.data), messageField
+	written := min(spelling*limit+envelope, f.budget.limit) // what finds no room even when nothing else waits is too large, and not 503
 	switch mode {
 	case cehttp.ModeStructured:
-		limit = (limit+2)/3*4 + envelope // the data may be base64
+		limit = written
 	case cehttp.ModeBatched:
-		limit, field = max(maxBatchBytes, (limit+2)/3*4+envelope), ""
+		limit, field = max(maxBatchBytes, written), ""
 	}
 	if l.body > 0 && int64(l.body) < limit {
 		limit, field = int64(l.body), bodyField
@@ -139,7 +143,7 @@ func (in *intake) take(h http.Header, body []byte, d cehttp.Defaults, l limits) 
 		return in.takeOne(l)
 	}
 	var found []fault // the first
-	count, malformed, large := 0, 0, 0
+	count, malformed, refused := 0, 0, 0
 	add := func(f fault) {
 		if count++; count <= maxFaults {
 			found = append(found, f)
@@ -154,12 +158,12 @@ func (in *intake) take(h http.Header, body []byte, d cehttp.Defaults, l limits) 
 		m := &in.events[i]
 		if p := tooMuch(m, l); p != nil {
 			add(fault{Index: &i, Detail: p.Detail})
-			large++
 			continue
 		}
 		for _, one := range l.violations(m) {
 			one.Index = &i
 			add(one)
+			refused++
 		}
 	}
 	if count == 0 {
@@ -167,11 +171,7 @@ func (in *intake) take(h http.Header, body []byte, d cehttp.Defaults, l limits) 
 	}
 	p := problem{Status: http.StatusUnprocessableEntity, Reason: "BadMember", Errors: found,
 		Detail: "members of the batch cannot be taken; nothing of it was stored"}
-	switch count {
-	case large:
-		p.Status, p.Reason, p.Limit, p.Field = http.StatusRequestEntityTooLarge, "TooLarge", int64(l.data), messageField
-		p.Detail = fmt.Sprintf("members of the batch have more than the %d bytes that are taken (%s); nothing of it was stored", l.data, messageField)
-	case count - malformed - large:
+	if refused == count {
 		p.Reason, p.Detail = "SchemaViolation", schemaDetail
 	}
 	if count > maxFaults {

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"net/http"
 	"slices"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -96,13 +97,24 @@ func acceptsEvents(h http.Header) bool {
 	for _, line := range h["Accept"] {
 		for part := range strings.SplitSeq(line, ",") {
 			media, params, _ := strings.Cut(part, ";")
-			if strings.ReplaceAll(params, " ", "") == "q=0" {
+			if refused(params) {
 				continue
 			}
 			switch strings.ToLower(strings.TrimSpace(media)) {
 			case "text/event-stream", "text/*", "*/*":
 				return true
 			}
+		}
+	}
+	return false
+}
+
+// refused reports whether the parameters of a media type have a weight of nothing: q=0, with as many zeros behind a point as one likes.
+func refused(params string) bool {
+	for p := range strings.SplitSeq(params, ";") {
+		name, value, _ := strings.Cut(strings.TrimSpace(p), "=")
+		if q, err := strconv.ParseFloat(value, 64); strings.EqualFold(name, "q") && err == nil && q == 0 {
+			return true
 		}
 	}
 	return false

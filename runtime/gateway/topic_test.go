@@ -85,8 +85,8 @@ func TestTopicRefusals(t *testing.T) {
 func TestTopicBatchOfLargeMembersNamesTheIndex(t *testing.T) {
 	r := newRig(t)
 	_, s := r.topic()
-	p := s.post("/", "["+structured("1", "1")+","+structured("2", `"`+strings.Repeat("x", 5000)+`"`)+"]", "Content-Type", batchType).problem(http.StatusRequestEntityTooLarge, "TooLarge")
-	if !strings.Contains(fmt.Sprint(p["errors"]), "index:1") {
+	p := s.post("/", "["+structured("1", "1")+","+structured("2", `"`+strings.Repeat("x", 5000)+`"`)+"]", "Content-Type", batchType).problem(http.StatusUnprocessableEntity, "BadMember")
+	if e := fmt.Sprint(p["errors"]); !strings.Contains(e, "index:1") || !strings.Contains(e, "4096") || !strings.Contains(e, "spec.maxMessageBytes") {
 		t.Fatalf("got %v", p)
 	}
 }

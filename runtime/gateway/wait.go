@@ -114,7 +114,7 @@ func (f *front) expiry(m *message.Message, q request) time.Time {
 		return time.Time{}
 	}
 	at := f.deps.Now().Add(q.timeout)
-	if own, err := time.Parse(time.RFC3339, m.Attribute(message.ExpiryTime)); err == nil && own.Before(at) {
+	if own, ok := message.ParseTime(m.Attribute(message.ExpiryTime)); ok && own.Before(at) {
 		return own
 	}
 	return at
@@ -156,6 +156,6 @@ func overdue(m *message.Message, now time.Time) bool {
 	if m.Attribute(message.ReplyTo) == "" {
 		return false
 	}
-	at, err := time.Parse(time.RFC3339, m.Attribute(message.ExpiryTime))
-	return err == nil && now.After(at)
+	at, ok := message.ParseTime(m.Attribute(message.ExpiryTime))
+	return ok && now.After(at)
 }

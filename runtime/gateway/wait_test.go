@@ -163,3 +163,14 @@ func TestRespondSaysWhatBecameOfARequest(t *testing.T) {
 		}
 	}
 }
+
+// An expiry is heeded in all forms that it is taken in.
+func TestARequestIsOverdueInAllFormsOfItsTime(t *testing.T) {
+	now := time.Date(2026, 1, 1, 0, 0, 1, 0, time.UTC)
+	for text, want := range map[string]bool{"2026-01-01T00:00:00Z": true, "2026-01-01t00:00:00z": true, "2025-12-31T23:59:60Z": true, "2026-01-01T00:00:02Z": false, "": false} {
+		m := message.Message{Attributes: []message.Attribute{{Name: message.ReplyTo, Value: "inbox"}, {Name: message.ExpiryTime, Value: text}}}
+		if got := overdue(&m, now); got != want {
+			t.Errorf("%q: got %v", text, got)
+		}
+	}
+}

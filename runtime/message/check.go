@@ -11,7 +11,20 @@ import (
 const (
 	MaxAttributes     = 64       // the attributes that CloudEvents defines count too
 	MaxAttributeBytes = 16 << 10 // names and values together
+
+	// MaxAddedBytes is how long an attribute of a kind that Waybill adds on the way may be without being counted.
+	MaxAddedBytes = 512
 )
+
+// counted reports whether an attribute counts against MaxAttributes and MaxAttributeBytes. What Waybill may add on the way does not, or an
+// event that was taken once would not be taken again: by another Waybill, or out of a dead letter.
+func counted(name, value string) bool {
+	switch name {
+	case TraceParent, TraceState, ExpiryTime:
+		return len(value) > MaxAddedBytes
+	}
+	return !Reserved(name)
+}
 
 // An AttributeError says which attribute of an event is wrong. It never holds the attribute's value.
 type AttributeError struct {
@@ -48,8 +61,10 @@ func (m *Message) Check() error {
 	}
 	for i := range m.Attributes {
 		a := &m.Attributes[i]
-		count++
-		size += len(a.Name) + len(a.Value)
+		if counted(a.Name, a.Value) {
+			count++
+			size += len(a.Name) + len(a.Value)
+		}
 		if !ValidName(a.Name) || a.Name == "data" {
 			return attributeError(printable(a.Name), "is no attribute name; use lower-case letters and digits only, and not data")
 		}
@@ -87,7 +102,7 @@ func checkValue(name, value string) error {
 	}
 	switch name {
 	case "time", ExpiryTime:
-		if !validTime(value) {
+		if _, ok := ParseTime(value); !ok {
 			return attributeError(name, "is no RFC 3339 time such as 2006-01-02T15:04:05Z")
 		}
 	case "source", "dataschema":
@@ -97,6 +112,10 @@ func checkValue(name, value string) error {
 	case "datacontenttype":
 		if t, _, _ := strings.Cut(value, ";"); !strings.Contains(strings.Trim(t, " /"), "/") {
 			return attributeError(name, "is no media type such as application/json")
+		}
+		// No more of RFC 2046 is asked for: an odd type is kept byte for byte. But it becomes a header, which carries no other characters.
+		if value[0] == ' ' || value[len(value)-1] == ' ' || strings.ContainsFunc(value, func(r rune) bool { return r > '~' }) {
+			return attributeError(name, "is no media type such as application/json: it may have ASCII characters only, and no space at its ends")
 		}
 		if len(value) >= len(eventTypes) && strings.EqualFold(value[:len(eventTypes)], eventTypes) {
 			return attributeError(name, "must not begin with application/cloudevents: over HTTP the data would be taken for the event; use application/json")
@@ -108,12 +127,55 @@ func checkValue(name, value string) error {
 // CheckContentType holds a content type against what a datacontenttype may be; it returns what Check would.
 func CheckContentType(value string) error { return checkValue("datacontenttype", value) }
 
-func validTime(s string) bool {
-	if _, err := time.Parse(time.RFC3339, s); err == nil {
-		return true
+// ParseTime reads a timestamp of RFC 3339 exactly: time.Parse takes more (a comma, an hour of one digit, +24:00) and less (small letters, a
+// leap second). A leap second, which may be the last one of a month in UTC, is the instant after it, as POSIX has it.
+func ParseTime(s string) (t time.Time, ok bool) {
+	const shape = "0000-00-00T00:00:00"
+	if len(s) <= len(shape) || !shaped(s[:len(shape)], shape) {
+		return t, false
 	}
-	_, err := time.Parse(time.RFC3339, strings.ToUpper(s)) // RFC 3339 allows "t" and "z"
-	return err == nil
+	zone := s[len(shape):]
+	if zone[0] == '.' {
+		if zone = strings.TrimLeft(zone[1:], "0123456789"); s[len(shape):] == "."+zone {
+			return t, false
+		}
+	}
+	if !shaped(zone, "Z") && (!shaped(zone, "+00:00") && !shaped(zone, "-00:00") || zone[1:3] > "23" || zone[4:] > "59") {
+		return t, false
+	}
+	leap := s[17:19] == "60"
+	if leap {
+		s = s[:17] + "59" + s[19:]
+	}
+	t, err := time.Parse(time.RFC3339, strings.ToUpper(s))
+	if err != nil {
+		return time.Time{}, false
+	}
+	if leap {
+		t = t.Add(time.Second)
+		if u := t.UTC(); u.Day() != 1 || u.Hour() != 0 || u.Minute() != 0 {
+			return time.Time{}, false
+		}
+	}
+	return t, true
+}
+
+// shaped reports whether s has a digit wherever shape has 0, and else the same bytes, letters of either case.
+func shaped(s, shape string) bool {
+	if len(s) != len(shape) {
+		return false
+	}
+	for i := range len(s) {
+		switch c := s[i]; {
+		case shape[i] == '0':
+			if c < '0' || c > '9' {
+				return false
+			}
+		case c != shape[i] && (c < 'a' || c > 'z' || c-'a'+'A' != shape[i]):
+			return false
+		}
+	}
+	return true
 }
 
 // defined reports whether an attribute has a field of its own in a Message, or goes without saying.

@@ -336,7 +336,7 @@ func (s *scanner) event() (Message, error) {
 		if !ValidName(name) {
 			return m, attributeError(printable(name), "is no attribute name; use lower-case letters and digits only")
 		}
-		if len(seen.names) > MaxAttributes+4 { // Check counts exactly; this keeps a hostile document from costing much
+		if len(seen.names) > 2*MaxAttributes { // Check counts exactly; this keeps a hostile document from costing much
 			return m, attributeError("attributes", fmt.Sprintf("an event may have %d at the most", MaxAttributes))
 		}
 		text, err := attributeText(name, value)

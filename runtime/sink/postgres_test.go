@@ -552,6 +552,17 @@ func outage(t *testing.T, r *pgRig) {
 }
 
 // A refused unit among others costs a number of statements that grows with the logarithm of theirs.
+// The zone of a text in a column that has none is heeded, in all forms of RFC 3339.
+func TestMomentsAreWrittenInUTC(t *testing.T) {
+	for text, want := range map[string]string{
+		"2026-01-02T03:04:05+02:00": "2026-01-02 01:04:05", "2026-01-02t03:04:05.5+02:00": "2026-01-02 01:04:05.5", "2017-01-01T01:59:60+02:00": "2017-01-01 00:00:00", "2026-01-02": "2026-01-02",
+	} {
+		if got, err := appendString(nil, []byte(`"`+text+`"`), moment); err != nil || string(got) != want {
+			t.Errorf("%s: got %s, %v", text, got, err)
+		}
+	}
+}
+
 func TestHalvingFindsWhatIsRefused(t *testing.T) {
 	refused := &pgconn.PgError{Code: "22003"}
 	rapid.Check(t, func(t *rapid.T) {

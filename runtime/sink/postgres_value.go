@@ -12,6 +12,8 @@ import (
 	"strings"
 	"time"
 	"unicode/utf8"
+
+	"github.com/waybill-dev/waybill/runtime/message"
 )
 
 // A column of the table, as the database describes it.
@@ -105,7 +107,11 @@ func appendString(dst, value []byte, k kind) ([]byte, error) {
 		return hex.AppendEncode(append(dst, '\\', 'x'), raw), nil
 	case moment:
 		// The zone would be ignored otherwise.
-		if t, err := time.Parse(time.RFC3339Nano, s); err == nil {
+		t, err := time.Parse(time.RFC3339Nano, s)
+		if at, ok := message.ParseTime(s); ok {
+			t, err = at, nil
+		}
+		if err == nil {
 			return t.UTC().AppendFormat(dst, "2006-01-02 15:04:05.999999999"), nil
 		}
 	}

@@ -197,9 +197,10 @@ func (s *push) unpublishable(err error) error {
 	return &flow.Fault{Blame: flow.Destination, Err: fmt.Errorf("%s answered with an event that cannot be published: %w", s.target.URL.Host, err), At: outbound.Shown(s.target.URL)}
 }
 
-// reply makes a message of the answer: the event that it carries, else its body as it is, which may be empty.
+// reply makes a message of the answer: the event that it carries, else its body as it is, which may be empty. So is an event in a
+// representation that is not read: the requester may read it.
 func (s *push) reply(answer *outbound.Response, request *message.Message) (message.Message, error) {
-	if cehttp.IsEvent(answer.Header) {
+	if _, err := cehttp.ModeOf(answer.Header); err == nil && cehttp.IsEvent(answer.Header) {
 		ms, batch, err := cehttp.Read(answer.Header, answer.Body, cehttp.Defaults{})
 		if err != nil {
 			return message.Message{}, s.unreadable(err)

@@ -1,6 +1,7 @@
 package sink
 
 import (
+	"compress/gzip"
 	"context"
 	"encoding/json"
 	"errors"
@@ -317,6 +318,19 @@ func TestPushPublishesTheEventInTheAnswer(t *testing.T) {
 			_, _ = io.WriteString(w, body)
 		}
 	}
+	encoded := func(encoding, kind, body string) http.HandlerFunc {
+		return func(w http.ResponseWriter, r *http.Request) {
+			w.Header().Set("Content-Encoding", encoding)
+			if kind == "" {
+				binary(w, r) // not compressed, whatever it says
+				return
+			}
+			w.Header().Set("Content-Type", kind)
+			z := gzip.NewWriter(w)
+			_, _ = io.WriteString(z, body)
+			_ = z.Close()
+		}
+	}
 	const structured = `{"specversion":"1.0","id":"s1","source":"/b","type":"t","data":{"n":1.0}}`
 	const trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 	for name, k := range map[string]struct {
@@ -334,6 +348,12 @@ func TestPushPublishesTheEventInTheAnswer(t *testing.T) {
 		"too long":    {content("application/cloudevents+json", strings.Repeat(" ", 2<<20)), nil, flow.Destination, nil},
 		"empty":       {func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(204) }, nil, nil, nil},
 		"malformed":   {content("application/cloudevents+json", `{"specversion":"1.0"`), nil, flow.Destination, nil},
+		"gzip":        {encoded("gzip", "application/cloudevents+json", structured), nil, nil, []string{"s1"}},
+		"brotli":      {encoded("br", "application/cloudevents+json", structured), nil, flow.Destination, nil},
+		"no gzip":     {encoded("gzip", "", ""), nil, flow.Destination, nil},
+		"plain gzip":  {encoded("gzip", "text/plain", "hi"), nil, nil, nil},
+		"charset":     {content("application/cloudevents+json; charset=utf-16", structured), nil, flow.Destination, nil},
+		"XML":         {content("application/CloudEvents+xml", "<event/>"), nil, flow.Destination, nil},
 		"broker away": {binary, errors.New("away"), flow.Broker, nil},
 		"too large":   {binary, driver.ErrTooLarge, flow.Destination, nil},
 	} {
@@ -390,6 +410,10 @@ func TestPushRepliesToTheRequester(t *testing.T) {
 			w.Header().Set("Content-Type", "application/cloudevents+json")
 			_, _ = io.WriteString(w, `{"specversion":"1.0","id":"s1","source":"/b","type":"t","datacontenttype":"text/plain","data":"hi"}`)
 		}, nil, nil, 1, "hi", "text/plain"},
+		"XML": {waiting("1"), func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Content-Type", "application/cloudevents+xml")
+			_, _ = io.WriteString(w, "<event/>")
+		}, nil, nil, 1, "<event/>", "application/cloudevents+xml"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			respond, box.err, box.sent = k.respond, k.err, nil

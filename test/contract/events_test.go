@@ -110,6 +110,18 @@ func TestEventsIn(t *testing.T) {
 				t.Errorf("%s: %v", coding, a.header)
 			}
 		}
+		for _, ct := range []string{"text/plain; name=Grüße", "日/本"} {
+			for _, a := range []answer{
+				b.send("x", "Content-Type", ct), b.send("x", binaryHeaders("no", "Content-Type", ct)...),
+				b.send(structuredEvent("no", `,"datacontenttype":"`+ct+`"`), "Content-Type", structuredType),
+			} {
+				if d := a.problem(400, "MalformedEvent"); !strings.Contains(d, "datacontenttype") {
+					t.Error(d)
+				}
+			}
+		}
+		b.send("x", "Content-Type", `x-own/%41 (odd);;"`).want(202)
+		b.wants("datacontenttype", `"x-own/%41 (odd);;\""`)
 		b.send("plain", "Content-Encoding", "identity").want(202)
 		b.wants("data_base64", `"cGxhaW4="`)
 		if d := b.send(structuredEvent("no", `,"datacontenttype":"application/cloudevents+json","data":{}`), "Content-Type", structuredType).problem(400, "MalformedEvent"); !strings.Contains(d, "datacontenttype") {
@@ -130,7 +142,7 @@ func TestEventsIn(t *testing.T) {
 		if b.next(); got.ID == "" || got.ID == first || got.State != "Stored" {
 			t.Errorf("generated %q and %q", first, got.ID)
 		}
-		for key, id := range map[string]string{"order 1/ü": "order 1/ü", `"quoted"`: "quoted", "%41": "%41"} {
+		for key, id := range map[string]string{"order 1/ü": "order 1/ü", `"quoted"`: "quoted", `"a\"b\\"`: `a"b\`, "%41": "%41"} {
 			if b.send("{}", "Idempotency-Key", key, "Content-Type", "application/json").want(202).read(&got); got.ID != id {
 				t.Errorf("key %s became %q", key, got.ID)
 			}
@@ -180,6 +192,9 @@ func TestEventsIn(t *testing.T) {
 			{"specversion", []string{"ce-specversion", "0.3", "ce-id", "1", "ce-source", "/s", "ce-type", "t"}, ""},
 			{"source", []string{"ce-specversion", "1.0", "ce-id", "1", "ce-source", "a b", "ce-type", "t"}, ""},
 			{"time", binaryHeaders("1", "ce-time", "yesterday"), ""},
+			{"time", binaryHeaders("1", "ce-time", "2026-01-01T00:00:00,5Z"), ""},
+			{"time", binaryHeaders("1", "ce-time", "2026-01-01T0:00:00Z"), ""},
+			{"expirytime", binaryHeaders("1", "ce-expirytime", "2026-01-01T00:00:00+24:00"), ""},
 			{"subject", binaryHeaders("1", "ce-subject", ""), ""},
 			{"A_b", binaryHeaders("1", "ce-a_b", "x"), ""},
 			{"data", binaryHeaders("1", "ce-data", "x"), ""},
@@ -209,6 +224,10 @@ func TestEventsIn(t *testing.T) {
 			}
 		}
 		b.empty()
+		for _, at := range []string{"2016-12-31T23:59:60Z", "2026-01-01t00:00:00.50z"} {
+			b.send("", binaryHeaders(at, "ce-time", at, "ce-expirytime", at)...).want(202)
+			b.wants("time", `"`+at+`"`, "expirytime", `"`+at+`"`)
+		}
 		// As much as there may be: id, source, type and 61 more; the names and values of these take 16 KiB.
 		b.send("", binaryHeaders("n60", extensions(60)...)...).want(202)
 		if e := b.next(); string(e["ext59"]) != `"v"` {
@@ -216,6 +235,14 @@ func TestEventsIn(t *testing.T) {
 		}
 		b.send("", binaryHeaders("n61", append(extensions(60), "ce-last", "v")...)...).want(202)
 		b.next()
+		again := append(extensions(60), "ce-last", "v", "traceparent", traceParent, "tracestate", "a=1", "ce-expirytime", "2026-01-01T00:00:00Z")
+		for i := range 10 { // and what comes of a dead letter
+			again = append(again, fmt.Sprint("ce-wb", i), "v")
+		}
+		b.send("", binaryHeaders("n61 again", again...)...).want(202)
+		if e := b.next(); string(e["last"]) != `"v"` || string(e["traceparent"]) != `"`+traceParent+`"` || e["wb0"] != nil {
+			t.Error(e)
+		}
 		room := 16<<10 - len("id1source/stypet") - len("x") // and their names
 		b.send("", binaryHeaders("1", "ce-x", strings.Repeat("x", room))...).want(202)
 		b.next()

@@ -1,6 +1,7 @@
 package contract
 
 import (
+	"compress/gzip"
 	"fmt"
 	"io"
 	"net"
@@ -168,6 +169,14 @@ func TestAnEventInTheAnswerGoesToTheReplyTopic(t *testing.T) {
 		}},
 		{name: "without", spec: reply[1:], answer: write("application/cloudevents+json", fmt.Sprintf(structured, "without"))},
 		{name: "malformed", spec: reply, answer: write("application/cloudevents+json", `{"specversion":"1.0"}`)},
+		{name: "xml", spec: reply, answer: write("application/cloudevents+xml", "<event/>")},
+		{name: "zipped", spec: reply, answer: func(w http.ResponseWriter, _ pushed, _ int) {
+			w.Header().Set("Content-Type", "application/cloudevents+json")
+			w.Header().Set("Content-Encoding", "gzip")
+			z := gzip.NewWriter(w)
+			_, _ = fmt.Fprintf(z, structured, "zipped")
+			_ = z.Close()
+		}},
 		{name: "cut", spec: reply, answer: func(w http.ResponseWriter, _ pushed, _ int) {
 			w.Header().Set("Content-Length", "1000")
 			write("application/cloudevents+json", `{"specversion"`)(w, pushed{}, 0)
@@ -181,7 +190,7 @@ func TestAnEventInTheAnswerGoesToTheReplyTopic(t *testing.T) {
 	}
 	for _, to := range routes {
 		switch s := r.outcome(to.name); to.name {
-		case "malformed", "cut", "toolarge":
+		case "malformed", "xml", "cut", "toolarge":
 			d := r.dead(to.name, 1)[0]
 			if d.attribute(t, "wbreason") != "AttemptsExhausted" || len(r.pushes(to.name)) != 2 {
 				t.Errorf("%s: %d pushes, dead-lettered as %s", to.name, len(r.pushes(to.name)), d.Event)
@@ -193,10 +202,10 @@ func TestAnEventInTheAnswerGoesToTheReplyTopic(t *testing.T) {
 		}
 	}
 	got := map[string]lent{}
-	for _, l := range take(t, r.at("Mailbox", "out", ""), 5) {
+	for _, l := range take(t, r.at("Mailbox", "out", ""), 6) {
 		got[l.attribute(t, "id")] = l
 	}
-	for _, id := range []string{"binary", "structured", "batch-0", "batch-1", "retried"} {
+	for _, id := range []string{"binary", "structured", "batch-0", "batch-1", "retried", "zipped"} {
 		if l, ok := got[id]; !ok || l.attribute(t, "source") != "/billing" || l.attribute(t, "type") != "billed" || id != "binary" && l.attribute(t, "data") != `{"n": 1.0}` {
 			t.Errorf("the reply topic has of %s: %s", id, l.Event)
 		}
@@ -204,8 +213,8 @@ func TestAnEventInTheAnswerGoesToTheReplyTopic(t *testing.T) {
 	if b := got["binary"]; b.attribute(t, "data_base64") != "AP8=" || b.attribute(t, "partitionkey") != "k" || b.attribute(t, "color") != "red" || b.attribute(t, "datacontenttype") != "application/x-bill" || b.attribute(t, "wbreason") != "" {
 		t.Errorf("a reply in binary mode is %s", b.Event)
 	}
-	if len(got) != 5 {
-		t.Errorf("the reply topic has %d events, want 5: %v", len(got), got)
+	if len(got) != 6 {
+		t.Errorf("the reply topic has %d events, want 6: %v", len(got), got)
 	}
 	r.signal(os.Interrupt)
 }

@@ -210,7 +210,8 @@ func TestStartFromDecidesOnlyWhereANewPositionBegins(t *testing.T) {
 	first := func(ordering string) []string {
 		name, order := strings.ToLower(ordering), ", ordering: "+ordering
 		return []string{sub("earliest-"+name, order+", startFrom: {position: Earliest}"), sub("latest-"+name, order+", startFrom: {position: Latest}"), sub("default-"+name, order),
-			sub("time-"+name, order+", startFrom: {position: Time, time: '"+between.Format(time.RFC3339)+"'}")}
+			sub("time-"+name, order+", startFrom: {position: Time, time: '"+between.Format(time.RFC3339)+"'}"),
+			sub("later-"+name, order+", startFrom: {position: Time, time: '2100-01-01T00:00:00Z'}")}
 	}
 	var documents []string
 	for _, o := range orderings {
@@ -223,7 +224,7 @@ func TestStartFromDecidesOnlyWhereANewPositionBegins(t *testing.T) {
 		for _, k := range []struct {
 			name string
 			ids  []string
-		}{{"earliest-", []string{"a", "b", "c", "d"}}, {"latest-", []string{"d"}}, {"default-", []string{"d"}}, {"time-", []string{"c", "d"}}} {
+		}{{"earliest-", []string{"a", "b", "c", "d"}}, {"latest-", []string{"d"}}, {"default-", []string{"d"}}, {"time-", []string{"c", "d"}}, {"later-", []string{"d"}}} {
 			eventually(t, "pushes to "+k.name+name, func() bool { return len(pushes(k.name+name)) >= len(k.ids) })
 			all := pushes(k.name + name)
 			if o == "None" {

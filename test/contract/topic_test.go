@@ -112,6 +112,7 @@ func TestTopic(t *testing.T) {
 
 		send(t, "GET", topic, "", "Accept", "application/json").problem(406, "NotAcceptable")
 		send(t, "GET", topic, "", "Accept", "text/event-stream;q=0").problem(406, "NotAcceptable")
+		send(t, "GET", topic, "", "Accept", "text/event-stream; q=0.00").problem(406, "NotAcceptable")
 		for _, id := range []string{"x", "AA", first.id + "A", listen1(t, p.at("Topic", "open", ""))} {
 			send(t, "GET", topic, "", "Accept", "text/event-stream", "Last-Event-ID", id).problem(400, "BadArgument")
 		}

@@ -51,7 +51,7 @@ func ModeOf(h http.Header) (Mode, error) {
 		return 0, &UnsupportedError{Problem: "Content-Encoding: send the body uncompressed", Encoding: true}
 	}
 	contentType := h.Get("Content-Type")
-	if len(contentType) >= len(family) && strings.EqualFold(contentType[:len(family)], family) {
+	if isFamily(contentType) {
 		return structuredMode(contentType)
 	}
 	for key := range h {
@@ -167,8 +167,8 @@ func readBinary(h http.Header) (message.Message, error) {
 		if !strings.HasPrefix(key, "Ce-") {
 			continue
 		}
-		// Check counts exactly, after the decoding; this keeps hostile headers from costing much.
-		if count, size = count+1, size+len(key)+len(values[0]); count > message.MaxAttributes+1 || size > 3*message.MaxAttributeBytes {
+		// Check counts exactly, after the decoding; this keeps hostile headers from costing much. As many more may be what Waybill adds.
+		if count, size = count+1, size+len(key)+len(values[0]); count > 2*message.MaxAttributes || size > 6*message.MaxAttributeBytes {
 			return m, &message.AttributeError{Attribute: "attributes", Problem: fmt.Sprintf("an event may have %d of them, with %d bytes at the most",
 				message.MaxAttributes, message.MaxAttributeBytes)}
 		}
@@ -217,7 +217,7 @@ func readPlain(h http.Header, d Defaults) (message.Message, error) {
 	if keys, given := h["Idempotency-Key"]; given {
 		m.ID = keys[0]
 		if n := len(m.ID); n >= 2 && m.ID[0] == '"' && m.ID[n-1] == '"' { // a structured field's string
-			m.ID = m.ID[1 : n-1]
+			m.ID = string(unquote([]byte(m.ID[1 : n-1])))
 		}
 		if m.ID == "" {
 			return m, fmt.Errorf("header Idempotency-Key: must not be empty; leave it out instead")
@@ -317,10 +317,14 @@ func attributeName(suffix string) string {
 	return strings.ToLower(suffix)
 }
 
-// IsEvent reports whether an answer with this header carries an event or a batch of them, and not a plain body.
+// IsEvent reports whether an answer with this header says that it carries an event or a batch of them, and not a plain body; also in a
+// representation or an encoding that Read does not read, so that such an event is not taken for nothing.
 func IsEvent(h http.Header) bool {
-	mode, err := ModeOf(h)
-	return err == nil && (mode == ModeStructured || mode == ModeBatched || mode == ModeBinary && h["Ce-Specversion"] != nil)
+	return isFamily(h.Get("Content-Type")) || h["Ce-Specversion"] != nil
+}
+
+func isFamily(contentType string) bool {
+	return len(contentType) >= len(family) && strings.EqualFold(contentType[:len(family)], family)
 }
 
 func mustEncode(c byte) bool { return c <= ' ' || c > '~' || c == '"' || c == '%' }

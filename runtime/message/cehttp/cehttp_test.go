@@ -44,8 +44,10 @@ func TestPlainBodyBecomesAnEvent(t *testing.T) {
 	if m := read(t, header("Idempotency-Key", "k-1"), ""); m.ID != "k-1" || m.Data != nil {
 		t.Fatalf("got %v", m)
 	}
-	if m := read(t, header("Idempotency-Key", `"k-1"`), ""); m.ID != "k-1" {
-		t.Fatalf("got %v", m)
+	for key, id := range map[string]string{`"k-1"`: "k-1", `"a\"b"`: `a"b`, `"a\\b"`: `a\b`, `"a\\"`: `a\`, `a\"b`: `a\"b`, `"a`: `"a`, `"`: `"`} {
+		if m := read(t, header("Idempotency-Key", key), ""); m.ID != id {
+			t.Errorf("%s: got %v", key, m)
+		}
 	}
 }
 
@@ -150,6 +152,25 @@ func TestWriteHeader(t *testing.T) {
 	}
 	if back := read(t, h, ""); back.ID != m.ID || back.Key != "k" || back.Attribute("host") != "evil" || back.Attribute("wbreason") != "" {
 		t.Fatalf("came back as %v", back)
+	}
+}
+
+// An event that was taken is taken again after Waybill has written it, with what it has added.
+func TestAFullEventIsTakenAgain(t *testing.T) {
+	full := binary("traceparent", parent, "tracestate", "a="+strings.Repeat("s", 510))
+	for i := range message.MaxAttributes - 3 { // id, source and type
+		full.Set(fmt.Sprintf("ce-a%d", i), "v")
+	}
+	full.Set("ce-a0", strings.Repeat("%20", message.MaxAttributeBytes-1024))
+	m := read(t, full, "")
+	for _, name := range []string{message.Reason, message.Attempts, message.FirstError, message.LastError, message.Origin, message.DeadTime} {
+		m = m.With(name, strings.Repeat("ж", 512))
+	}
+	m = m.With(message.ExpiryTime, "2026-01-01T00:00:00Z")
+	h := http.Header{}
+	cehttp.WriteHeader(h, &m)
+	if back := read(t, h, ""); len(back.Attributes) != message.MaxAttributes || back.Attribute(message.TraceParent) != parent {
+		t.Fatalf("%d attributes came back: %v", len(back.Attributes), back.Attributes)
 	}
 }
 
