@@ -240,12 +240,15 @@ func TestAStrictOutageThatAnswersInMixedWays(t *testing.T) {
 						for range 20 {
 							pauses = append(pauses, time.Duration(random.IntN(c.pause+1))*time.Millisecond)
 						}
+						ids := numbered("a", 20)
+						if c.pause == 0 {
+							r.script.add(ids...) // they are there before the first is tried
+							ids = nil
+						}
 						r.start()
-						for i, id := range numbered("a", 20) {
+						for i, id := range ids {
 							r.script.add(id)
-							if c.pause > 0 {
-								after(pauses[i])
-							}
+							after(pauses[i])
 						}
 						after(2 * time.Hour)
 						if dead := len(strings.Fields(r.grave.ids())); dead > c.most || dead+len(strings.Fields(r.sink.got())) != 20 {
