@@ -12,7 +12,7 @@ import (
 
 const (
 	errOutput = saying("the expression gives more JSON than the 16 MiB allowed; let it copy less, or fewer times")
-	errDeep   = saying("the result is nested too deep for JSON")
+	errDeep   = saying("the result is nested deeper than the 256 levels allowed")
 	errNumber = saying("the result holds a number that JSON cannot write (infinite, or not a number)")
 	errForm   = saying("the result holds a value that JSON cannot write")
 	errKey    = saying("the result holds an object with a member's name that is no string")

@@ -179,6 +179,7 @@ func TestDataThatIsNoJSON(t *testing.T) {
 		{"", `[1]`, `data[0]`, `1`},
 		{"", `{"a":1`, `data.a`, "error: the message's data is not valid JSON at byte 6: the text ends within a list or object"},
 		{"application/json", `{"a":1`, `id`, `"i"`},
+		{"", strings.Repeat("[", maxDepth+1) + strings.Repeat("]", maxDepth+1), `data`, "error: the message's data is nested deeper than the 256 levels that an expression reads, at byte 256"},
 		{"", ``, `data`, `error: the message has no data`},
 		{"", ``, `id`, `"i"`},
 		{"nonsense;;", `{}`, `data`, `"e30="`},
