@@ -249,7 +249,7 @@ func TestDirectAgreesWithCEL(t *testing.T) {
 		if err != nil {
 			t.Skip(err)
 		}
-		alone := &Program{root: both{foreign: p.root.foreign}, emit: p.root.foreign.emit}
+		alone := &Program{root: both{foreign: p.root.foreign}, emit: p.root.foreign.emit, names: p.names}
 		if p.root.direct != nil {
 			direct++
 		}
@@ -266,7 +266,7 @@ func TestDirectAgreesWithCEL(t *testing.T) {
 			if yes != wantYes || (err != nil) != (wantErr != nil) {
 				t.Fatalf("%s\non %s\ngot  %v %v\nwant %v %v", source, m.Data, yes, err, wantYes, wantErr)
 			}
-			list, err := (&Program{root: p.root, list: (&director{env: p.root.foreign.env, ast: p.root.foreign.whole}).list(p.root.foreign.part)}).EvalList(context.Background(), For(nil, m))
+			list, err := (&Program{root: p.root, names: p.names, list: (&director{env: p.root.foreign.env, ast: p.root.foreign.whole}).list(p.root.foreign.part)}).EvalList(context.Background(), For(nil, m))
 			wantList, wantErr := alone.EvalList(context.Background(), For(nil, m))
 			if len(list) != len(wantList) || (err != nil) != (wantErr != nil) {
 				t.Fatalf("%s\non %s\ngot  %q %v\nwant %q %v", source, m.Data, list, err, wantList, wantErr)

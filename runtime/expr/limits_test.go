@@ -78,7 +78,11 @@ func TestAnObjectEqualsItself(t *testing.T) {
 func TestErrorsNameWhatTheExpressionNames(t *testing.T) {
 	for _, c := range []struct{ contentType, data, source, want string }{
 		{"", `{"a":1}`, `data.total > 1`, `"total", which the expression names, is missing in this message; ask with has( … ) or write .?total`},
-		{"", `{"a":{}}`, `data.a["grand total"] == 1`, `"grand total", which`},
+		{"", `{"a":{}}`, `data.a["grand total"] == 1`, `"grand total", which the expression names, is missing in this message; ask with "grand total" in data.a or write data.a[?"grand total"]`},
+		{"", `{"a":{}}`, `attributes["x-next"] == "1"`, `ask with "x-next" in attributes or write attributes[?"x-next"]`},
+		{"", `{"a":{}}`, "data.a.`x-next` == 1", `ask with "x-next" in data.a or write data.a[?"x-next"]`},
+		{"", `{"a":{}}`, `(size(id) > 100 ? data.b : data.merge({"some": "thing that is long enough"}).a)["b c"]`, `ask with "b c" in … or write [?"b c"]`},
+		{"", `{"a":{}}`, `["b"].map(k, data.a[k])`, `"b", which the expression names, is missing in this message; ask with in, or write [? … ]`},
 		{"", `{"a":{}}`, `{"x": data.a.b}`, `"b", which`},
 		{"", `{"a":{}}`, `data.a.list.filter(x, x > 1).size()`, `"list", which`},
 		{"", `{"a":{}}`, `attributes.color == "red"`, `"color", which`},

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
+	"sync"
 
 	"cel.dev/cel-go/cel"
 	"cel.dev/cel-go/common/types"
@@ -27,8 +28,8 @@ type Program struct {
 	root both
 	emit emitFn
 	list listFn // nil: the list is taken from the root's value
-	// names are those that the expression itself spells: its errors may show them.
-	names map[string]bool
+	// names are those that the expression itself spells: its errors may show them, and how each is asked for.
+	names func() map[string]string
 }
 
 // Check says whether an expression may stand where want is wanted: syntax, names, types and bounds. It evaluates nothing.
@@ -44,7 +45,8 @@ func Compile(source string, s Scope, want Kind) (*Program, error) {
 		return nil, err
 	}
 	d := &director{env: e, ast: ast.NativeRep(), scope: s}
-	p := &Program{root: both{foreign: newForeign(e, d.ast, d.ast.Expr())}, names: spelt(d.ast)}
+	p := &Program{root: both{foreign: newForeign(e, d.ast, d.ast.Expr())}}
+	p.names = sync.OnceValue(func() map[string]string { return questions(e.env, d.ast) })
 	if _, err := p.root.foreign.plan(); err != nil {
 		return nil, fmt.Errorf("the expression cannot be run: %w", err)
 	}
