@@ -439,3 +439,28 @@ func TestNamesThatStandTwiceCostNoMore(t *testing.T) {
 		}
 	}
 }
+
+// Whether a member is there can be asked of an expression that selects one, however it does.
+func TestCompileHas(t *testing.T) {
+	for source, want := range map[string]string{
+		`body.a`: "true", `body.b`: "false", `body["a"]`: "true", `body["b"]`: "false", `headers["x-next"]`: "true", `headers["x-gone"]`: "false", `body.l[0]`: "true", `body.l[1]`: "false",
+		`body.none`: "true", `(status == 200 ? body : body.l)["b"]`: "false", `body.gone["a"]`: "error", `body.l["a"]`: "error", `body[body.gone]`: "error", `body.a + "x"`: "none", `body[`: "none",
+	} {
+		p, err := CompileHas(source, PageScope)
+		if err != nil {
+			if want != "none" {
+				t.Errorf("%s: %v", source, err)
+			}
+			continue
+		}
+		v := ForPage(&Page{Body: []byte(`{"a":"x","none":null,"l":[1]}`), ContentType: "application/json", Status: 200, Headers: map[string]string{"x-next": "2"}})
+		has, err := p.EvalBool(t.Context(), v)
+		got := fmt.Sprint(has)
+		if err != nil {
+			got = "error"
+		}
+		if got != want {
+			t.Errorf("%s: %s %v, want %s", source, got, err, want)
+		}
+	}
+}

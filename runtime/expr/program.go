@@ -9,6 +9,7 @@ import (
 	"sync"
 
 	"cel.dev/cel-go/cel"
+	"cel.dev/cel-go/common/operators"
 	"cel.dev/cel-go/common/types"
 	"cel.dev/cel-go/common/types/traits"
 )
@@ -62,6 +63,28 @@ func Compile(source string, s Scope, want Kind) (*Program, error) {
 		p.list = d.list(d.ast.Expr())
 	}
 	return p, nil
+}
+
+// CompileHas makes of an expression that selects a member the question whether that is there: has(body.a) of body.a, body[?"a"].hasValue() of
+// body["a"]. Of any other expression it gives an error.
+func CompileHas(source string, s Scope) (*Program, error) {
+	_, a, err := check(source, s, JSON)
+	if err != nil {
+		return nil, err
+	}
+	root := a.NativeRep().Expr()
+	if !isCall(root, operators.Index) {
+		return Compile("has("+source+")", s, Bool)
+	}
+	of, err := cel.ExprToString(root.AsCall().Args()[0], a.NativeRep().SourceInfo())
+	if err != nil {
+		return nil, err
+	}
+	key, err := cel.ExprToString(root.AsCall().Args()[1], a.NativeRep().SourceInfo())
+	if err != nil {
+		return nil, err
+	}
+	return Compile("("+of+")[?"+key+"].hasValue()", s, Bool)
 }
 
 func check(source string, s Scope, want Kind) (*environment, *cel.Ast, error) {
