@@ -8,6 +8,7 @@ import (
 
 	"cel.dev/cel-go/cel"
 	"cel.dev/cel-go/common/cost"
+	"cel.dev/cel-go/common/functions"
 	"cel.dev/cel-go/common/types"
 	"cel.dev/cel-go/common/types/ref"
 
@@ -24,7 +25,9 @@ const (
 func codecFunctions() []cel.EnvOption {
 	str, bytes := cel.StringType, cel.BytesType
 	return []cel.EnvOption{
-		cel.Function("json.parse", cel.Overload(jsonParseOverload, []*cel.Type{str}, cel.OptionalType(cel.DynType), cel.UnaryBinding(parseJSON))),
+		// Bound by the View that they are called on: only that knows which numbers are the message's.
+		cel.Function("json.parse", cel.Overload(jsonParseOverload, []*cel.Type{str}, cel.OptionalType(cel.DynType), cel.LateFunctionBinding())),
+		cel.Function("json.encode", cel.Overload(jsonEncodeOverload, []*cel.Type{cel.DynType}, str, cel.LateFunctionBinding())),
 		cel.Function("base64.decodeUrl", cel.Overload("base64_decode_url_string", []*cel.Type{str}, bytes, cel.UnaryBinding(decodeBase64URL))),
 		cel.Function("base64.encodeUrl", cel.Overload("base64_encode_url_bytes", []*cel.Type{bytes}, str, cel.UnaryBinding(func(v ref.Val) ref.Val {
 			return types.String(base64.URLEncoding.EncodeToString(v.(types.Bytes)))
@@ -44,19 +47,30 @@ func codecFunctions() []cel.EnvOption {
 	}
 }
 
+// ResolveFunction gives CEL the functions that belong to a View.
+func (v *View) ResolveFunction(name string) (functions.LateBoundOp, bool) {
+	switch name {
+	case "json.parse":
+		return func(_ string, args ...ref.Val) ref.Val { return v.parseJSON(args[0]) }, true
+	case "json.encode":
+		return func(_ string, args ...ref.Val) ref.Val { return v.encodeJSON(args[0]) }, true
+	}
+	return nil, false
+}
+
 // parseJSON reads a JSON text into a view of its own, so that its values are as those of a message: each as it is spelt. What is no JSON is
 // an absent value.
-func parseJSON(text ref.Val) ref.Val {
-	v := &View{scope: Message, msg: &message.Message{Data: []byte(text.(types.String))}}
-	if v.load() != parsed {
+func (v *View) parseJSON(text ref.Val) ref.Val {
+	inner := &View{scope: Message, msg: &message.Message{Data: []byte(text.(types.String))}, home: v}
+	if inner.load() != parsed {
 		return types.OptionalNone
 	}
-	return types.OptionalOf(v.nodes[0].value())
+	return types.OptionalOf(inner.nodes[0].value())
 }
 
 // encodeJSON writes any value as a message would hold it.
-func encodeJSON(v ref.Val) ref.Val {
-	text, err := (&View{most: maxResult}).appendValue(nil, v, 0)
+func (v *View) encodeJSON(val ref.Val) ref.Val {
+	text, err := (&View{most: maxResult, home: v}).appendValue(nil, val, 0)
 	switch {
 	case err != nil:
 		return types.WrapErr(err)
@@ -123,7 +137,7 @@ func codecCosts() []cost.TrackerOption {
 			return &n
 		}),
 	}
-	for _, overload := range []string{"base64_decode_url_string", "base64_encode_url_bytes", "waybill_url_encode", "waybill_url_decode", "waybill_sha256"} {
+	for _, overload := range []string{"base64_decode_string", "base64_encode_bytes", "base64_decode_url_string", "base64_encode_url_bytes", "waybill_url_encode", "waybill_url_decode", "waybill_sha256"} {
 		options = append(options, cost.OverloadTracker(overload, charge))
 	}
 	return options

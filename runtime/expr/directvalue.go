@@ -69,16 +69,18 @@ func (n *node) direct() val {
 			x.kind, x.num = vInt, uint64(i)
 			break
 		}
-		y := fromRef(n.number())
-		y.node = n
-		return y
+		if u, ok := unsigned(n.raw()); ok {
+			x.kind, x.ref = vRef, types.Uint(u)
+			break
+		}
+		fallthrough
 	default:
 		x.kind, x.num = vDouble, math.Float64bits(n.float())
 	}
 	return x
 }
 
-// fromRef takes a value over from cel-go.
+// fromRef takes over a value of cel-go's that is none of a message.
 func fromRef(r ref.Val) val {
 	switch r := r.(type) {
 	case types.Null:

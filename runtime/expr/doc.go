@@ -22,8 +22,8 @@
 // is every other number. So data.id == 9007199254740993 is exact. Numbers compare across types, and where the types are known only at
 // run time they also add, subtract, multiply and divide across types: as doubles if one of them is one. Dividing two ints gives an int.
 //
-// A number that is copied keeps its spelling. One that cel-go hands through an operation (first, orValue, sort …) is written as the message
-// spells that value if it does so in one way only, else in the shortest way.
+// A number that is copied keeps its spelling, also where cel-go hands it through an operation (an index, a variable, sort …). What is computed is
+// written in the shortest way.
 //
 // # Functions
 //

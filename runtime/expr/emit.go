@@ -12,7 +12,7 @@ import (
 
 const (
 	errOutput = saying("the expression gives more JSON than the 16 MiB allowed; let it copy less, or fewer times")
-	errDeep   = saying("the result is nested too deep for JSON")
+	errDeep   = saying("the result is nested deeper than the 256 levels allowed")
 	errNumber = saying("the result holds a number that JSON cannot write (infinite, or not a number)")
 	errForm   = saying("the result holds a value that JSON cannot write")
 	errKey    = saying("the result holds an object with a member's name that is no string")
@@ -34,7 +34,7 @@ func (v *View) appendValue(dst []byte, val ref.Val, depth int) ([]byte, error) {
 	case types.Int:
 		return strconv.AppendInt(dst, int64(x), 10), nil
 	case types.Double:
-		return v.appendDouble(dst, float64(x))
+		return v.appendDouble(dst, val, float64(x))
 	case types.Bool:
 		return strconv.AppendBool(dst, bool(x)), nil
 	case types.Null:
@@ -64,10 +64,10 @@ func (v *View) appendValue(dst []byte, val ref.Val, depth int) ([]byte, error) {
 	return dst, errForm
 }
 
-func (v *View) appendDouble(dst []byte, f float64) ([]byte, error) {
-	// A double that the message spells in its own way, like 1.10, is written as the message does.
-	if raw := v.spelt(f); raw != nil {
-		return append(dst, raw...), nil
+// appendDouble appends f, which is val: as the message spells it, if it is a number of the message's.
+func (v *View) appendDouble(dst []byte, val ref.Val, f float64) ([]byte, error) {
+	if n := v.origin(val); n != nil {
+		return append(dst, n.raw()...), nil
 	}
 	if math.IsInf(f, 0) || math.IsNaN(f) {
 		return dst, errNumber

@@ -5,10 +5,13 @@ import (
 	"errors"
 	"fmt"
 	"mime"
+	"regexp"
+	"strconv"
 	"strings"
 
 	"cel.dev/cel-go/cel"
 	"cel.dev/cel-go/common/ast"
+	"cel.dev/cel-go/common/operators"
 	"cel.dev/cel-go/common/types"
 	"cel.dev/cel-go/interpreter"
 )
@@ -77,10 +80,12 @@ func (p *Program) fault(ctx context.Context, v *View, err error) error {
 
 // absent says which member is missing, where the expression spells its name: a name that it computes may be a value.
 func (p *Program) absent(text string) string {
-	if _, name, ok := strings.Cut(text, "no such key: "); ok && p.names[name] {
-		return fmt.Sprintf("%q, which the expression names, is missing in this message; ask with has( … ) or write .?%s", name, name)
+	if _, name, ok := strings.Cut(text, "no such key: "); ok {
+		if question := p.names()[name]; question != "" {
+			return fmt.Sprintf("%q, which the expression names, is missing in this message; ask with %s", name, question)
+		}
 	}
-	return "a member that the expression names is missing in this message; ask with has( … ) or write .?name"
+	return "a member that the expression names is missing in this message; ask with has( … ) or write .?name, or [? … ] for a name in brackets"
 }
 
 // noJSON explains why data, or a page's body, has no members, where that is so: it is a client's or a server's most likely mistake.
@@ -110,21 +115,46 @@ func (v *View) noJSON() string {
 
 const maxMedia = 100
 
-// spelt are the names that an expression spells.
-func spelt(a *ast.AST) map[string]bool {
-	names := map[string]bool{}
+// questions are the names that an expression spells, each with how it asks whether there is a member of that name where it spells it.
+func questions(env *cel.Env, a *ast.AST) map[string]string {
+	names := map[string]string{}
+	valid := func(source string) bool {
+		_, issues := env.Parse(source)
+		return issues.Err() == nil
+	}
+	within := func(of ast.Expr, name string) string {
+		key := strconv.Quote(name)
+		object, err := cel.ExprToString(of, a.SourceInfo())
+		if write := object + "[?" + key + "]"; err == nil && len(object) <= maxShown && valid(write) {
+			return key + " in " + object + " or write " + write
+		}
+		return key + " in … or write [?" + key + "]"
+	}
 	ast.PostOrderVisit(a.Expr(), ast.NewExprVisitor(func(e ast.Expr) {
 		switch e.Kind() {
 		case ast.SelectKind:
-			names[e.AsSelect().FieldName()] = true
+			name := e.AsSelect().FieldName()
+			if names[name] = "has( … ) or write .?" + name; !identifier.MatchString(name) || !valid("data.?"+name) {
+				names[name] = within(e.AsSelect().Operand(), name)
+			}
 		case ast.LiteralKind:
-			if s, ok := e.AsLiteral().(types.String); ok {
-				names[string(s)] = true
+			if s, ok := e.AsLiteral().(types.String); ok && names[string(s)] == "" {
+				names[string(s)] = "in, or write [? … ]"
+			}
+		case ast.CallKind:
+			if c := e.AsCall(); c.FunctionName() == operators.Index {
+				if s, ok := c.Args()[1].AsLiteral().(types.String); ok && !strings.HasPrefix(names[string(s)], "has(") {
+					names[string(s)] = within(c.Args()[0], string(s))
+				}
 			}
 		}
 	}))
 	return names
 }
+
+const maxShown = 60
+
+var identifier = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`)
 
 func (v *View) unfit(x *val, want string) error {
 	return &Error{fmt.Sprintf("the expression gave a value of type %s where %s is needed", typeName(x), want) + v.noJSON()}

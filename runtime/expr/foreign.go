@@ -62,7 +62,7 @@ func (f *foreign) value(v *View) val {
 	if err != nil || types.IsUnknownOrError(out) {
 		return val{}
 	}
-	return fromRef(out)
+	return v.from(out)
 }
 
 // both is a part in its two forms: the direct one, if there is one, and cel-go's.
@@ -88,7 +88,7 @@ func (b *both) eval(v *View) (val, error) {
 	if err != nil {
 		return val{}, err
 	}
-	return fromRef(out), nil
+	return v.from(out), nil
 }
 
 var errOverload = errors.New("no such overload")

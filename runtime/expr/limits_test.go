@@ -78,7 +78,11 @@ func TestAnObjectEqualsItself(t *testing.T) {
 func TestErrorsNameWhatTheExpressionNames(t *testing.T) {
 	for _, c := range []struct{ contentType, data, source, want string }{
 		{"", `{"a":1}`, `data.total > 1`, `"total", which the expression names, is missing in this message; ask with has( … ) or write .?total`},
-		{"", `{"a":{}}`, `data.a["grand total"] == 1`, `"grand total", which`},
+		{"", `{"a":{}}`, `data.a["grand total"] == 1`, `"grand total", which the expression names, is missing in this message; ask with "grand total" in data.a or write data.a[?"grand total"]`},
+		{"", `{"a":{}}`, `attributes["x-next"] == "1"`, `ask with "x-next" in attributes or write attributes[?"x-next"]`},
+		{"", `{"a":{}}`, "data.a.`x-next` == 1", `ask with "x-next" in data.a or write data.a[?"x-next"]`},
+		{"", `{"a":{}}`, `(size(id) > 100 ? data.b : data.merge({"some": "thing that is long enough"}).a)["b c"]`, `ask with "b c" in … or write [?"b c"]`},
+		{"", `{"a":{}}`, `["b"].map(k, data.a[k])`, `"b", which the expression names, is missing in this message; ask with in, or write [? … ]`},
 		{"", `{"a":{}}`, `{"x": data.a.b}`, `"b", which`},
 		{"", `{"a":{}}`, `data.a.list.filter(x, x > 1).size()`, `"list", which`},
 		{"", `{"a":{}}`, `attributes.color == "red"`, `"color", which`},
@@ -179,6 +183,7 @@ func TestDataThatIsNoJSON(t *testing.T) {
 		{"", `[1]`, `data[0]`, `1`},
 		{"", `{"a":1`, `data.a`, "error: the message's data is not valid JSON at byte 6: the text ends within a list or object"},
 		{"application/json", `{"a":1`, `id`, `"i"`},
+		{"", strings.Repeat("[", maxDepth+1) + strings.Repeat("]", maxDepth+1), `data`, "error: the message's data is nested deeper than the 256 levels that an expression reads, at byte 256"},
 		{"", ``, `data`, `error: the message has no data`},
 		{"", ``, `id`, `"i"`},
 		{"nonsense;;", `{}`, `data`, `"e30="`},
@@ -431,6 +436,31 @@ func TestNamesThatStandTwiceCostNoMore(t *testing.T) {
 			}
 		case <-time.After(10 * time.Second):
 			t.Fatalf("%s has no end", source)
+		}
+	}
+}
+
+// Whether a member is there can be asked of an expression that selects one, however it does.
+func TestCompileHas(t *testing.T) {
+	for source, want := range map[string]string{
+		`body.a`: "true", `body.b`: "false", `body["a"]`: "true", `body["b"]`: "false", `headers["x-next"]`: "true", `headers["x-gone"]`: "false", `body.l[0]`: "true", `body.l[1]`: "false",
+		`body.none`: "true", `(status == 200 ? body : body.l)["b"]`: "false", `body.gone["a"]`: "error", `body.l["a"]`: "error", `body[body.gone]`: "error", `body.a + "x"`: "none", `body[`: "none",
+	} {
+		p, err := CompileHas(source, PageScope)
+		if err != nil {
+			if want != "none" {
+				t.Errorf("%s: %v", source, err)
+			}
+			continue
+		}
+		v := ForPage(&Page{Body: []byte(`{"a":"x","none":null,"l":[1]}`), ContentType: "application/json", Status: 200, Headers: map[string]string{"x-next": "2"}})
+		has, err := p.EvalBool(t.Context(), v)
+		got := fmt.Sprint(has)
+		if err != nil {
+			got = "error"
+		}
+		if got != want {
+			t.Errorf("%s: %s %v, want %s", source, got, err, want)
 		}
 	}
 }

@@ -36,18 +36,27 @@ func integer(b []byte) (int64, bool) {
 	return 0, false
 }
 
+// unsigned reads the text of an integer that fits a uint64.
+func unsigned(b []byte) (uint64, bool) {
+	u, err := strconv.ParseUint(alias(b), 10, 64)
+	return u, err == nil
+}
+
 // number decodes a number of any kind.
 func (n *node) number() ref.Val {
-	raw := n.raw()
 	if n.kind == kindInteger {
-		if i, ok := integer(raw); ok {
+		if i, ok := integer(n.raw()); ok {
 			return types.Int(i)
 		}
-		if u, err := strconv.ParseUint(alias(raw), 10, 64); err == nil {
+		if u, ok := unsigned(n.raw()); ok {
 			return types.Uint(u)
 		}
 	}
-	return types.Double(n.float())
+	f := n.float()
+	if n.respelt(f) {
+		return n.boxed(f)
+	}
+	return types.Double(f)
 }
 
 // float is the number's nearest double, infinite where it is too large for one.
@@ -56,15 +65,11 @@ func (n *node) float() float64 {
 	return f
 }
 
-// respelt reports whether appendDouble might write the number differently from how it stands in the text.
-func (n *node) respelt() bool {
+// respelt reports whether appendDouble might write f, the number's double, differently from how the number stands in the text.
+func (n *node) respelt(f float64) bool {
 	raw := n.raw()
-	if n.kind == kindInteger {
-		_, ok := integer(raw)
-		return !ok
-	}
 	// Up to 15 significant digits survive the way through a double.
-	return len(raw) > 16 || raw[len(raw)-1] == '0' || bytes.ContainsAny(raw, "eE") || n.float() == 0 || math.Abs(n.float()) < 1e-6
+	return n.kind == kindInteger || len(raw) > 16 || raw[len(raw)-1] == '0' || bytes.ContainsAny(raw, "eE") || math.Abs(f) < 1e-6
 }
 
 // appendDouble writes the shortest text that reads back as f, in the form that encoding/json and ECMAScript use.

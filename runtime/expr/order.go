@@ -56,7 +56,6 @@ var replaced = map[string]func(*functions.Overload){
 	"math.ceil":             wholeAsItIs,
 	"math.floor":            wholeAsItIs,
 	"math.trunc":            wholeAsItIs,
-	"json.encode":           func(o *functions.Overload) { o.Unary = encodeJSON },
 }
 
 // wholeAsItIs gives whole numbers back as they are.

@@ -53,6 +53,13 @@ func (e *invalidError) Error() string {
 	return fmt.Sprintf("not valid JSON at byte %d: %s", e.at, e.what)
 }
 
+// deepError is the place where a text that may well be JSON is nested too deep to be read.
+type deepError int
+
+func (at deepError) Error() string {
+	return fmt.Sprintf("nested deeper than the %d levels that an expression reads, at byte %d", maxDepth, int(at))
+}
+
 var errTooLong = errors.New("the JSON text is longer than 1 GiB")
 
 // A parser reads JSON as RFC 8259 defines it and nothing else: no NaN, no leading zero, no bare control character, no bad escape, no text
@@ -164,7 +171,7 @@ func (p *parser) value(i, depth int, of name) (int, error) {
 // aggregate reads the object or list at i.
 func (p *parser) aggregate(i, depth int, of name) (int, error) {
 	if depth == maxDepth {
-		return i, &invalidError{i, fmt.Sprintf("nested deeper than %d levels", maxDepth)}
+		return i, deepError(i)
 	}
 	src := p.src
 	self := len(p.nodes)

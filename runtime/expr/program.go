@@ -6,8 +6,10 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
+	"sync"
 
 	"cel.dev/cel-go/cel"
+	"cel.dev/cel-go/common/operators"
 	"cel.dev/cel-go/common/types"
 	"cel.dev/cel-go/common/types/traits"
 )
@@ -27,8 +29,8 @@ type Program struct {
 	root both
 	emit emitFn
 	list listFn // nil: the list is taken from the root's value
-	// names are those that the expression itself spells: its errors may show them.
-	names map[string]bool
+	// names are those that the expression itself spells: its errors may show them, and how each is asked for.
+	names func() map[string]string
 }
 
 // Check says whether an expression may stand where want is wanted: syntax, names, types and bounds. It evaluates nothing.
@@ -44,7 +46,8 @@ func Compile(source string, s Scope, want Kind) (*Program, error) {
 		return nil, err
 	}
 	d := &director{env: e, ast: ast.NativeRep(), scope: s}
-	p := &Program{root: both{foreign: newForeign(e, d.ast, d.ast.Expr())}, names: spelt(d.ast)}
+	p := &Program{root: both{foreign: newForeign(e, d.ast, d.ast.Expr())}}
+	p.names = sync.OnceValue(func() map[string]string { return questions(e.env, d.ast) })
 	if _, err := p.root.foreign.plan(); err != nil {
 		return nil, fmt.Errorf("the expression cannot be run: %w", err)
 	}
@@ -60,6 +63,28 @@ func Compile(source string, s Scope, want Kind) (*Program, error) {
 		p.list = d.list(d.ast.Expr())
 	}
 	return p, nil
+}
+
+// CompileHas makes of an expression that selects a member the question whether that is there: has(body.a) of body.a, body[?"a"].hasValue() of
+// body["a"]. Of any other expression it gives an error.
+func CompileHas(source string, s Scope) (*Program, error) {
+	_, a, err := check(source, s, JSON)
+	if err != nil {
+		return nil, err
+	}
+	root := a.NativeRep().Expr()
+	if !isCall(root, operators.Index) {
+		return Compile("has("+source+")", s, Bool)
+	}
+	of, err := cel.ExprToString(root.AsCall().Args()[0], a.NativeRep().SourceInfo())
+	if err != nil {
+		return nil, err
+	}
+	key, err := cel.ExprToString(root.AsCall().Args()[1], a.NativeRep().SourceInfo())
+	if err != nil {
+		return nil, err
+	}
+	return Compile("("+of+")[?"+key+"].hasValue()", s, Bool)
 }
 
 func check(source string, s Scope, want Kind) (*environment, *cel.Ast, error) {

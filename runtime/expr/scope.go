@@ -77,7 +77,7 @@ func newEnvironment(s Scope) (*environment, error) {
 		cel.ASTValidators(cel.ValidateRegexLiterals(), cel.ValidateDurationLiterals(), cel.ValidateTimestampLiterals()),
 		cel.OptionalTypes(),
 		ext.Bindings(),
-		ext.Encoders(ext.EncodersVersion(1)),
+		ext.Encoders(ext.EncodersVersion(0)),
 		ext.Lists(ext.ListsMaxRangeSize(10_000)),
 		ext.Math(),
 		ext.Regex(),

@@ -52,13 +52,13 @@ func (x *val) walk() (walk, bool) {
 	return walk{}, false
 }
 
-func (w *walk) next() (val, bool) {
+func (w *walk) next(v *View) (val, bool) {
 	switch {
 	case w.it != nil:
 		if w.it.HasNext() != types.True {
 			return val{}, false
 		}
-		return fromRef(w.it.Next()), true
+		return v.from(w.it.Next()), true
 	case w.left == 0:
 		return val{}, false
 	}
@@ -196,7 +196,7 @@ func (x *val) isList() bool {
 func (s *sequence) next(v *View, w *walk, emit bool) (x val, ok bool, err error) {
 elements:
 	for {
-		if x, ok = w.next(); !ok {
+		if x, ok = w.next(v); !ok {
 			return x, false, nil
 		}
 		if !v.round(1 + s.cost) {
@@ -291,7 +291,7 @@ func (d *director) quantifier(c ast.ComprehensionExpr) testFn {
 			return open
 		}
 		for {
-			x, ok := w.next()
+			x, ok := w.next(v)
 			if !ok {
 				v.locals = v.locals[:slot]
 				return opposite

@@ -42,7 +42,7 @@ func TestShaping(t *testing.T) {
 		{"lower case", `data.customer.email.trim().lowerAscii()`, `"zoe@example.com"`},
 		{"sum", `data.lines.map(l, l.qty * l.price).sum()`, `201.35`},
 		{"average", `double(data.lines.map(l, l.qty).sum()) / double(size(data.lines))`, `2`},
-		{"least and greatest", `[math.least(data.lines.map(l, l.price)), math.greatest(data.values)]`, `[1.5,2.5]`},
+		{"least and greatest", `[math.least(data.lines.map(l, l.price)), math.greatest(data.values)]`, `[1.50,2.50]`},
 		{"group", `data.lines.groupBy(l, l.sku)`, `{"B":[{"sku":"B","qty":2,"price":70},{"sku":"B","qty":3,"price":19.95}],"A":[{"sku":"A","qty":1,"price":1.50}]}`},
 		{"group and sum", `data.lines.groupBy(l, l.sku).transformList(sku, ls, {"sku": sku, "units": ls.map(l, l.qty).sum()})`, `[{"sku":"B","units":5},{"sku":"A","units":1}]`},
 		{"group by a number", `data.lines.groupBy(l, l.qty % 2).transformMap(k, ls, size(ls))`, `{"0":1,"1":2}`},
@@ -138,6 +138,7 @@ func TestShapingIsBounded(t *testing.T) {
 		`data.l.map(x, data.o.merge(x))`, `data.l.map(x, data.o.omit(["m1"]))`, `data.l.map(x, data.o.pick(["m1"]))`, `data.l.map(x, data.o.omitNulls())`, `data.l.map(x, data.l.omitNulls())`,
 		`data.l.map(x, data.l.groupBy(y, y.a))`, `data.l.map(x, data.l.sortBy(y, y.a))`, `data.l.map(x, json.parse(data.s))`, `data.l.map(x, json.encode(data.o))`, `data.l.map(x, url.encode(data.s))`,
 		`data.l.map(x, hash.sha256(data.s))`, `data.l.map(x, base64.encodeUrl(bytes(data.s)))`,
+		`data.l.map(x, base64.encode(bytes(data.s)))`,
 	} {
 		start := time.Now()
 		out, err := evalJSON(t, source, m)

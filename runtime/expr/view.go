@@ -3,7 +3,6 @@ package expr
 import (
 	"context"
 	"errors"
-	"math"
 	"mime"
 	"strings"
 	"sync"
@@ -32,9 +31,11 @@ type View struct {
 	nodes []node
 	plain ref.Val // the data where it is no JSON
 
-	wide     map[*node]map[string]*node
-	long     map[*node][]*node
-	spelling map[uint64]*node
+	wide map[*node]map[string]*node
+	long map[*node][]*node
+
+	home    *View          // of a JSON text that an expression parses: the view that it is evaluated on
+	doubles []types.Double // the nodes' boxes
 
 	// Of the evaluation that goes on.
 	ctx    context.Context
@@ -42,11 +43,13 @@ type View struct {
 	most   int // how long the text may become that it appends to
 	rounds int
 	locals []local
+	boxes  []boxes
 }
 
 // begin prepares for an evaluation.
 func (v *View) begin(ctx context.Context) {
 	v.ctx, v.budget, v.most, v.locals = ctx, maxCost, maxOutput, v.locals[:0]
+	v.boxes, v.doubles = nil, nil
 }
 
 type state uint8
@@ -129,35 +132,6 @@ func (v *View) elements(n *node) []*node {
 	}
 	v.long[n] = all
 	return all
-}
-
-// spelt finds how the data spells a double that it does not spell in the shortest way. nil: it does not hold it, or in several spellings.
-func (v *View) spelt(f float64) []byte {
-	if v.state != parsed {
-		return nil
-	}
-	if v.spelling == nil {
-		v.spelling = make(map[uint64]*node)
-		for i := range v.nodes {
-			n := &v.nodes[i]
-			if n.kind != kindDecimal && n.kind != kindInteger || !n.respelt() {
-				continue
-			}
-			f := n.float()
-			if math.IsInf(f, 0) {
-				continue // two numbers that are both too large are not the same
-			}
-			bits := math.Float64bits(f)
-			if other, ok := v.spelling[bits]; ok && (other == nil || string(other.raw()) != string(n.raw())) {
-				n = nil
-			}
-			v.spelling[bits] = n
-		}
-	}
-	if n := v.spelling[math.Float64bits(f)]; n != nil {
-		return n.raw()
-	}
-	return nil
 }
 
 const errNoData = saying("the message has no data")

@@ -21,7 +21,7 @@ func paged(items func() []string) http.HandlerFunc {
 		switch q.URL.Path {
 		case "/link", "/page":
 			_, _ = fmt.Sscan(q.URL.Query().Get("page"), &page)
-		case "/cursor":
+		case "/cursor", "/header":
 			_, _ = fmt.Sscan(strings.TrimPrefix(q.URL.Query().Get("cursor"), "to-"), &page)
 		}
 		part := all[min(2*page, len(all)):min(2*page+2, len(all))]
@@ -29,6 +29,9 @@ func paged(items func() []string) http.HandlerFunc {
 		var next string
 		if more && q.URL.Path == "/link" {
 			w.Header().Set("Link", fmt.Sprintf(`<?page=%d>; rel="next", <?page=0>; rel="first"`, page+1))
+		}
+		if more && q.URL.Path == "/header" {
+			w.Header().Set("X-Next", fmt.Sprintf("to-%d", page+1))
 		}
 		if more && q.URL.Path == "/cursor" {
 			next = fmt.Sprintf(`,"next":"to-%d"`, page+1)
@@ -40,6 +43,7 @@ func paged(items func() []string) http.HandlerFunc {
 var paginations = map[string]*plan.Pagination{
 	"/link":   {Type: "Link"},
 	"/cursor": {Type: "Cursor", Cursor: cel("body.next"), Param: "cursor"},
+	"/header": {Type: "Cursor", Cursor: cel(`headers["x-next"]`), Param: "cursor"},
 	"/page":   {Type: "Page", Param: "page", Start: 0},
 }
 
@@ -59,7 +63,7 @@ func TestPagination(t *testing.T) {
 			}
 			r.once("")
 			r.want(data, `"a"`, `"b"`, `"c"`, `"d"`, `"e"`)
-			if want := map[string]int{"/link": 3, "/cursor": 3, "/page": 4}[path]; requests != want {
+			if want := map[string]int{"/link": 3, "/cursor": 3, "/header": 3, "/page": 4}[path]; requests != want {
 				t.Errorf("%d requests, want %d", requests, want)
 			}
 			items = append(items, `"f"`, `"g"`)
@@ -113,7 +117,7 @@ func TestARestartGoesOnInTheMiddleOfThePages(t *testing.T) {
 			if after[0].ID != before[2].ID {
 				t.Error("c came again under another id")
 			}
-			if want := map[string]string{"/link": "page=1", "/cursor": "cursor=to-1", "/page": "page=1"}[path]; asked[0] != want {
+			if want := map[string]string{"/link": "page=1", "/cursor": "cursor=to-1", "/header": "cursor=to-1", "/page": "page=1"}[path]; asked[0] != want {
 				t.Errorf("asked %q first, want %q", asked[0], want)
 			}
 		})

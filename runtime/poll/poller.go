@@ -156,7 +156,7 @@ func (p *Poller) compile() error {
 	}
 	if pageCursor != nil {
 		// Many servers leave the member out on the last page. Only where the expression is the selection of a member can that be asked.
-		if program, err := expr.Compile("has("+pageCursor.CEL+")", expr.PageScope, expr.Bool); err == nil {
+		if program, err := expr.CompileHas(pageCursor.CEL, expr.PageScope); err == nil {
 			p.programs.hasNext = program
 		}
 	}
