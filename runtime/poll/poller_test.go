@@ -308,6 +308,35 @@ func TestETag(t *testing.T) {
 	}
 }
 
+// Many servers answer 200 again and again, whatever they are asked.
+func TestETagOfAServerThatIgnoresConditions(t *testing.T) {
+	r := newRig(t, plan.Poller{Detect: etag, Items: cel("body")})
+	for _, k := range []struct {
+		name, value, modified string
+		published             bool
+	}{
+		{"ETag", `"1"`, "", true}, {"ETag", `"1"`, "", false}, {"ETag", `W/"1"`, "", false}, {"ETag", `"1"`, "Sun, 01 Mar 2026 12:00:00 GMT", false}, {"ETag", `"2"`, "Sun, 01 Mar 2026 12:00:00 GMT", true},
+		{"Last-Modified", "Sun, 01 Mar 2026 12:00:00 GMT", "", true}, {"Last-Modified", "Sun, 01 Mar 2026 12:00:00 GMT", "", false}, {"Last-Modified", "Sun, 01 Mar 2026 12:00:01 GMT", "", true},
+		{"X-Other", "1", "", true}, {"X-Other", "1", "", true}, {"ETag", `"1"`, "", true},
+	} {
+		r.handler = func(w http.ResponseWriter, q *http.Request) {
+			w.Header().Set(k.name, k.value)
+			if k.modified != "" {
+				w.Header().Set("Last-Modified", k.modified)
+			}
+			respond(`["a"]`)(w, q)
+		}
+		r.restart()
+		r.once("")
+		if got := len(r.out.take(id)) > 0; got != k.published {
+			t.Errorf("%s %s: published: %v", k.name, k.value, got)
+		}
+	}
+	if s := r.Stats(); s.Rounds != 1 {
+		t.Errorf("%+v", s)
+	}
+}
+
 // The ETag is kept only once all of its answer was published.
 func TestETagIsKeptBehindThePublishing(t *testing.T) {
 	r := newRig(t, plan.Poller{Detect: etag, Items: cel("body")})

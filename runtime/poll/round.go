@@ -77,7 +77,8 @@ func (p *Poller) page(ctx context.Context, refused **failure) (more bool, err er
 		}
 		return false, sourceFailure(ctx, err)
 	}
-	if a.notModified {
+	// Many servers give their answer an ETag and never look at If-None-Match.
+	if a.notModified || p.plan.Detect == etag && conditional.match(a.validators) {
 		p.count(func(s *Stats) { s.NotModified++; s.Rounds++ })
 		p.st.At = nil
 		return false, checkpointFailure(ctx, p.keep.save(ctx, p.st))

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/waybill-dev/waybill/runtime/checkpoint"
 )
@@ -37,6 +38,15 @@ type state struct {
 type validators struct {
 	ETag         string `json:"etag,omitempty"`
 	LastModified string `json:"lastModified,omitempty"`
+}
+
+// match reports whether two answers are the same by what they say of themselves: by the ETag, weak or not, where either has one, as RFC 9110
+// has it for If-None-Match, and else by Last-Modified.
+func (v validators) match(w validators) bool {
+	if v.ETag != "" || w.ETag != "" {
+		return strings.TrimPrefix(v.ETag, "W/") == strings.TrimPrefix(w.ETag, "W/")
+	}
+	return v.LastModified != "" && v.LastModified == w.LastModified
 }
 
 // position is a page within a round. What the round began with stays the same for all of its pages.

@@ -28,7 +28,7 @@ const (
 type Stats struct {
 	Polls       int64 `json:"polls"`       // that were answered
 	Rounds      int64 `json:"rounds"`      // that came to their last page
-	NotModified int64 `json:"notModified"` // of these, with 304
+	NotModified int64 `json:"notModified"` // of these, with 304 or, for ETag, with the same ETag or Last-Modified
 	Pages       int64 `json:"pages"`
 	Items       int64 `json:"items"` // on these pages
 	Published   int64 `json:"published"`
