@@ -59,14 +59,20 @@ func (p *Poller) items(ctx context.Context, view *expr.View, a *answer) ([][]byt
 				return nil, nil
 			}
 		}
+		if err != nil && ctx.Err() == nil && blank(a.page.Body) {
+			return nil, nil // nothing to take apart: a 204, as many servers answer behind their last page
+		}
 		return raws, err
 	}
 	body := bytes.TrimSpace(a.page.Body)
-	if len(body) == 0 || p.pagination() != nil && slices.Contains([]string{"[]", "{}", "null"}, string(body)) {
+	if blank(body) || p.pagination() != nil && slices.Contains([]string{"[]", "{}", "null"}, string(body)) {
 		return nil, nil
 	}
 	return [][]byte{a.page.Body}, nil
 }
+
+// blank reports whether a body has nothing in it.
+func blank(body []byte) bool { return len(bytes.TrimSpace(body)) == 0 }
 
 // examine decides of each item of a page what it is called and whether it is new. An item of which that cannot be said is left out and
 // reported to refuse.

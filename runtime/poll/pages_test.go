@@ -69,6 +69,47 @@ func TestPagination(t *testing.T) {
 	}
 }
 
+// Behind their last page many servers answer 204, or 200 with nothing.
+func TestAnEmptyBodyIsAnEmptyPage(t *testing.T) {
+	for path, pagination := range map[string]*plan.Pagination{
+		"/page":   {Type: "Page", Param: "page"},
+		"/cursor": {Type: "Cursor", Cursor: cel("'end' in body ? '' : string(int(body.page) + 1)"), Param: "page"},
+		"/link":   {Type: "Link"},
+		"/":       nil,
+	} {
+		for _, status := range []int{200, 204} {
+			t.Run(fmt.Sprint(path, status), func(t *testing.T) {
+				r := newRig(t, plan.Poller{Detect: changed, Items: cel("body.items"), ID: cel("string(item)"), HTTP: &plan.PollHTTP{HTTPTarget: plan.HTTPTarget{URL: path}, Pagination: pagination}})
+				pages := 1
+				if pagination == nil {
+					pages = 0
+				}
+				r.handler = func(w http.ResponseWriter, q *http.Request) {
+					page := 0
+					_, _ = fmt.Sscan(q.URL.Query().Get("page"), &page)
+					if page >= pages {
+						w.WriteHeader(status)
+						return
+					}
+					w.Header().Set("Link", fmt.Sprintf(`<?page=%d>; rel="next"`, page+1))
+					respond(fmt.Sprintf(`{"items":[%d],"page":%d}`, page, page))(w, q)
+				}
+				r.once("")
+				r.want(data, []string{"0", "1"}[:pages]...)
+				if s := r.Stats(); s.Rounds != 1 || r.st.At != nil {
+					t.Errorf("the round goes on: %+v", s)
+				}
+				// The round was a whole one: what is new begins the next.
+				if pagination != nil {
+					pages = 2
+					r.once("")
+					r.want(data, "1")
+				}
+			})
+		}
+	}
+}
+
 func TestMaxPagesGoesOnInTheNextPoll(t *testing.T) {
 	p := *paginations["/link"]
 	p.MaxPages = 2

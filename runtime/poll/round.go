@@ -280,6 +280,9 @@ func (p *Poller) follow(ctx context.Context, view *expr.View, a *answer, at, nex
 		}
 		token, err := scalar(ctx, p.programs.next, view)
 		if err != nil {
+			if ctx.Err() == nil && blank(a.page.Body) {
+				return false, nil // an empty answer leads nowhere
+			}
 			return false, unreadable(ctx, "pagination.cursor", err)
 		}
 		next.Token = token
