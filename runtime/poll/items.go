@@ -64,8 +64,7 @@ func (p *Poller) items(ctx context.Context, view *expr.View, a *answer) ([][]byt
 		}
 		return raws, err
 	}
-	body := bytes.TrimSpace(a.page.Body)
-	if blank(body) || p.pagination() != nil && slices.Contains([]string{"[]", "{}", "null"}, string(body)) {
+	if blank(a.page.Body) || p.pagination() != nil && nothing(a.page.Body) {
 		return nil, nil
 	}
 	return [][]byte{a.page.Body}, nil
@@ -73,6 +72,15 @@ func (p *Poller) items(ctx context.Context, view *expr.View, a *answer) ([][]byt
 
 // blank reports whether a body has nothing in it.
 func blank(body []byte) bool { return len(bytes.TrimSpace(body)) == 0 }
+
+// nothing reports whether a body is an empty list or object, with space in it or not, or null.
+func nothing(body []byte) bool {
+	body = bytes.TrimSpace(body)
+	if n := len(body) - 1; n > 0 && (body[0] == '[' && body[n] == ']' || body[0] == '{' && body[n] == '}') {
+		return blank(body[1:n])
+	}
+	return string(body) == "null"
+}
 
 // examine decides of each item of a page what it is called and whether it is new. An item of which that cannot be said is left out and
 // reported to refuse.

@@ -110,6 +110,29 @@ func TestAnEmptyBodyIsAnEmptyPage(t *testing.T) {
 	}
 }
 
+func TestABodyWithNothingInItIsAnEmptyPage(t *testing.T) {
+	for _, end := range []string{"[]", "{}", "null", "[ ]", "{ }", "\n[\n]\r\n", " {\t\n} ", "null\n"} {
+		r := newRig(t, plan.Poller{Detect: always, HTTP: &plan.PollHTTP{Pagination: &plan.Pagination{Type: "Page", Param: "page"}}})
+		r.handler = func(w http.ResponseWriter, q *http.Request) {
+			body := end
+			if q.URL.Query().Get("page") == "0" {
+				body = `{"a":[ ]}`
+			}
+			respond(body)(w, q)
+		}
+		r.once("")
+		r.want(data, `{"a":[ ]}`)
+		if s := r.Stats(); s.Pages != 2 || s.Rounds != 1 {
+			t.Errorf("%q: %+v", end, s)
+		}
+	}
+	for _, other := range []string{"[", "]", "{]", "[}", "[0]", "[[]]", `""`, "0", "nul"} {
+		if nothing([]byte(other)) {
+			t.Errorf("%q is something", other)
+		}
+	}
+}
+
 func TestMaxPagesGoesOnInTheNextPoll(t *testing.T) {
 	p := *paginations["/link"]
 	p.MaxPages = 2
