@@ -24,6 +24,9 @@ const (
 	cursor  = "Cursor"
 )
 
+// maxItems of a page, however small they are: each becomes a message before the first is published.
+const maxItems = 100_000
+
 // found is one item of a page.
 type found struct {
 	message message.Message
@@ -99,7 +102,11 @@ func (p *Poller) examine(ctx context.Context, view *expr.View, a *answer, raws [
 		if f.twin {
 			continue
 		}
-		fs = append(fs, f)
+		if fs = append(fs, f); len(fs) == maxSeen+1 {
+			if err := p.fits(fs); err != nil {
+				return nil, err // before all the others are made
+			}
+		}
 	}
 	return fs, nil
 }

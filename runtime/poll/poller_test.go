@@ -265,9 +265,29 @@ func TestChangedRefusesMoreThanItRemembers(t *testing.T) {
 		t.Error(f)
 	}
 	r.want(id)
+	// What lies behind is not looked at.
+	r.handler = respond(list(0, maxSeen+1)[:len(list(0, maxSeen+1))-1] + `,{}]`)
+	r.once(TooManyItems)
+	if s := r.Stats(); s.Refused != 0 {
+		t.Errorf("%+v", s)
+	}
 	r.handler = respond(list(maxSeen, 3))
 	r.once("")
 	r.want(id) // known
+}
+
+func TestAPageHasABound(t *testing.T) {
+	for _, detect := range []string{always, changed, etag} {
+		r := newRig(t, plan.Poller{Detect: detect, Items: cel("body")})
+		r.handler = respond("[" + strings.Repeat("1,", maxItems) + "1]")
+		if f := r.once(TooManyItems); !strings.Contains(f.Error(), "ask for smaller pages") {
+			t.Error(f)
+		}
+		r.want(data)
+		r.handler = respond("[1]")
+		r.once("")
+		r.want(data, "1")
+	}
 }
 
 func TestETag(t *testing.T) {

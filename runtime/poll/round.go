@@ -96,6 +96,9 @@ func (p *Poller) page(ctx context.Context, refused **failure) (more bool, err er
 	if err != nil {
 		return false, unreadable(ctx, "items", err)
 	}
+	if len(raws) > maxItems {
+		return false, &failure{reason: TooManyItems, err: fmt.Errorf("page %d has %d items, and %d are the most of one page: ask for smaller pages, or select fewer with items", at.Number, len(raws), maxItems)}
+	}
 	p.count(func(s *Stats) { s.Pages++; s.Items += int64(len(raws)) })
 	refuse := func(err error) {
 		p.count(func(s *Stats) { s.Refused++ })

@@ -18,7 +18,7 @@ const (
 	SourceRefused     Reason = "SourceRefused"     // the server does not take the address, the credentials or the request
 	SourceFailed      Reason = "SourceFailed"      // any other answer that is no page
 	PageUnreadable    Reason = "PageUnreadable"    // an expression failed on the page
-	TooManyItems      Reason = "TooManyItems"      // more than Changed can remember
+	TooManyItems      Reason = "TooManyItems"      // more than Changed can remember, or than a page may have
 	ItemRefused       Reason = "ItemRefused"       // an item cannot be published; the others were
 	BrokerFailed      Reason = "BrokerFailed"      // the broker did not take the items
 	CheckpointFailed  Reason = "CheckpointFailed"  // the position could not be written

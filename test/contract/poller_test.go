@@ -331,7 +331,7 @@ func TestPollerKeepsToItsSchedule(t *testing.T) {
 // What is no page is tried again, and costs nothing of what comes later.
 func TestPollerOutlivesBadAnswers(t *testing.T) {
 	t.Parallel()
-	says(t, "F16")
+	says(t, "F16", "F19")
 	bad := map[string]http.HandlerFunc{
 		"cut":    func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, `{"items":[`) },
 		"html":   func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, `<html>502</html>`) },
@@ -341,6 +341,12 @@ func TestPollerOutlivesBadAnswers(t *testing.T) {
 		"moved":  func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "/elsewhere", http.StatusFound) },
 		"huge": func(w http.ResponseWriter, _ *http.Request) {
 			_, _ = io.WriteString(w, strings.Repeat(" ", 10<<20)+`{"items":["x"]}`)
+		},
+		"many": func(w http.ResponseWriter, _ *http.Request) {
+			_, _ = io.WriteString(w, `{"items":[`+strings.Repeat(`"x",`, 100_000)+`"x"]}`)
+		},
+		"values": func(w http.ResponseWriter, _ *http.Request) {
+			_, _ = io.WriteString(w, `{"items":["x"],"others":[`+strings.Repeat("1,", 2_000_000)+`1]}`)
 		},
 		"bomb": func(w http.ResponseWriter, _ *http.Request) {
 			w.Header().Set("Content-Encoding", "gzip")
