@@ -6,8 +6,8 @@ import (
 	"encoding/json"
 	"errors"
 	"math/big"
+	"regexp"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/waybill-dev/waybill/runtime/expr"
@@ -29,10 +29,13 @@ func compare(a, b string) (order int, known bool) {
 	return cmp.Compare(a, b), false
 }
 
-// number reads a decimal number of reasonable length; one with an exponent may be too large to hold.
+// decimal is a number of which the exponent, without zeros before it, has at most three digits: all that a double can be, and none that is too
+// large to hold.
+var decimal = regexp.MustCompile(`^-?[0-9]+(\.[0-9]+)?([eE][+-]?0*[0-9]{1,3})?$`)
+
+// number reads a decimal number of reasonable length.
 func number(s string) (*big.Rat, bool) {
-	digits := strings.TrimPrefix(s, "-")
-	if digits == "" || len(s) > 128 || strings.Trim(digits, "0123456789.") != "" || digits[0] == '.' || digits[len(digits)-1] == '.' {
+	if len(s) > 128 || !decimal.MatchString(s) {
 		return nil, false
 	}
 	return new(big.Rat).SetString(s)
