@@ -14,7 +14,7 @@ import (
 )
 
 // compare orders two cursors: numbers by value, RFC 3339 times by time, all else as text. known says that it was not as text: only then is
-// a smaller one surely older.
+// a smaller one surely older, for the server may have another order, in which v10 comes behind v9.
 func compare(a, b string) (order int, known bool) {
 	if x, ok := number(a); ok {
 		if y, ok := number(b); ok {
@@ -41,15 +41,23 @@ func number(s string) (*big.Rat, bool) {
 	return new(big.Rat).SetString(s)
 }
 
-// advance takes one item into account: the largest cursor wins, and the items that have it are remembered.
+// advance takes one item into account: the largest cursor wins, and the items that are not surely older are remembered, the newest of them
+// where there are too many.
 func (at *position) advance(cursor string, tie uint64) {
-	order, _ := compare(cursor, at.Cursor)
-	switch {
-	case at.Cursor == "" || order > 0:
-		at.Cursor, at.Ties = cursor, []uint64{tie}
-	case order == 0 && len(at.Ties) < maxSeen && !slices.Contains(at.Ties, tie):
-		at.Ties = append(at.Ties, tie)
+	order, known := compare(cursor, at.Cursor)
+	if at.Cursor == "" || order > 0 {
+		if at.Cursor == "" || known {
+			at.Ties = nil
+		}
+		at.Cursor = cursor
 	}
+	if order < 0 && known || slices.Contains(at.Ties, tie) {
+		return
+	}
+	if len(at.Ties) >= maxSeen {
+		at.Ties = slices.Delete(at.Ties, 0, 1)
+	}
+	at.Ties = append(at.Ties, tie)
 }
 
 // scalar evaluates an expression to what a query parameter can carry: a string, or a number as it is spelt. null is "".

@@ -228,7 +228,7 @@ func (p *Poller) examineCursor(f *found, occurrences map[string]uint64) {
 	switch order, known := compare(f.cursor, p.st.Cursor); {
 	case order < 0 && known:
 		f.publish = false
-	case order == 0:
+	case order == 0 || !known:
 		f.publish = !slices.Contains(p.st.Ties, f.tie)
 	}
 }

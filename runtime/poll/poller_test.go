@@ -453,3 +453,33 @@ func TestCursor(t *testing.T) {
 		t.Errorf("asked %q", queries)
 	}
 }
+
+// Which text lies below another only the server knows: nothing is skipped, and what was seen is not published again.
+func TestACursorThatIsText(t *testing.T) {
+	r := newRig(t, plan.Poller{Detect: cursor, Items: cel("body"), ID: cel("item"), HTTP: &plan.PollHTTP{Cursor: &plan.Cursor{Expr: *cel("item"), Param: "since"}}})
+	for _, round := range []struct{ rows, since, want string }{
+		{`["b","a","é","z"]`, "", "b a é z"}, {`["b","a","é","z"]`, "é", ""}, {`["z","c","b"]`, "é", "c"}, {`[]`, "é", ""}, {`["a","b","é","ö"]`, "é", "ö"}, {`["a","ö"]`, "ö", ""},
+	} {
+		r.restart()
+		r.handler = func(w http.ResponseWriter, q *http.Request) {
+			if got := q.URL.Query().Get("since"); got != round.since {
+				t.Errorf("asked since %q, want %q", got, round.since)
+			}
+			respond(round.rows)(w, q)
+		}
+		r.once("")
+		r.want(id, strings.Fields(round.want)...)
+	}
+	// Of more than are remembered the newest are known.
+	var all []string
+	for i := range maxSeen + 10 {
+		all = append(all, fmt.Sprintf(`"p%05d"`, i))
+	}
+	r.handler = respond("[" + strings.Join(all, ",") + "]")
+	r.once("")
+	r.out.take(id)
+	r.once("")
+	if got := r.out.take(data); !slices.Equal(got, all[:10]) {
+		t.Errorf("published again: %q", got)
+	}
+}

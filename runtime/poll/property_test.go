@@ -232,7 +232,7 @@ func TestNothingIsSkippedOrRenamed(t *testing.T) {
 			Schedule: plan.Schedule{Every: plan.Duration(time.Second)}, HTTP: &plan.PollHTTP{HTTPTarget: plan.HTTPTarget{URL: server.URL}},
 		}
 		if w.plan.Detect == cursor {
-			w.plan.HTTP.Cursor = &plan.Cursor{Expr: *cel("item.seq"), Param: "since"}
+			w.plan.HTTP.Cursor = &plan.Cursor{Expr: *cel(rapid.SampledFrom([]string{"item.seq", `"s" + string(item.seq)`}).Draw(rt, "cursor")), Param: "since"}
 		}
 		hasID := w.Bool("id")
 		if hasID {

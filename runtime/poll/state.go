@@ -23,7 +23,7 @@ type state struct {
 	Round uint64 `json:"round,omitempty"`
 	// CursorOf tells whether Cursor still belongs to the expression and parameter that it is for.
 	CursorOf string `json:"cursorOf,omitempty"`
-	// Cursor is the largest seen in complete rounds, and Ties are hashes of the items that had it.
+	// Cursor is the largest seen in complete rounds, and Ties are hashes of the items that had it, or one that is text and may be above it.
 	Cursor string   `json:"cursor,omitempty"`
 	Ties   []uint64 `json:"ties,omitempty"`
 	Recent recent   `json:"recent,omitzero"` // with overlap
@@ -54,7 +54,7 @@ type position struct {
 	Number int    `json:"number"`          // of pages before this one
 	Link   string `json:"link,omitempty"`  // pagination by Link: the page's address, relative to the first page's where it can be
 	Token  string `json:"token,omitempty"` // pagination by Cursor; of a database the cursor of the row behind which it begins
-	// Cursor is the largest of this round so far, and Ties the items that have it.
+	// Cursor is the largest of this round so far, and Ties the items that are not surely below it.
 	Cursor string   `json:"cursor,omitempty"`
 	Ties   []uint64 `json:"ties,omitempty"`
 	Recent recent   `json:"recent,omitzero"`
