@@ -171,7 +171,7 @@ func (s *httpSource) link(a *answer) string {
 // contentType is what the server says, but JSON that is sent as text is JSON.
 func contentType(r *outbound.Response) string {
 	said := r.Header.Get("Content-Type")
-	if said == "" || strings.HasPrefix(strings.ToLower(said), "text/plain") {
+	if strings.HasPrefix(strings.ToLower(said), "text/plain") {
 		if body := strings.TrimLeft(string(r.Body[:min(len(r.Body), 64)]), " \t\r\n"); strings.HasPrefix(body, "{") || strings.HasPrefix(body, "[") {
 			return "application/json"
 		}

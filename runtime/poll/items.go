@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/binary"
 	"encoding/hex"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"mime"
@@ -244,14 +245,20 @@ func defaultID(occurrences map[string]uint64, content, what []byte) string {
 	return hex.EncodeToString(sum[:16])
 }
 
-// itemType is the content type of an item: JSON, unless the item is a body of another type.
+// itemType is the content type of an item: JSON, unless the item is a body of another type, or one without a type that is no JSON.
 func (p *Poller) itemType(a *answer) string {
-	const json = "application/json"
-	if p.programs.items != nil || a.page.ContentType == "" {
-		return json
+	const isJSON = "application/json"
+	switch {
+	case p.programs.items != nil:
+		return isJSON
+	case a.page.ContentType == "":
+		if !json.Valid(a.page.Body) {
+			return "application/octet-stream" // as RFC 9110 reads a body without a type
+		}
+		return isJSON
 	}
-	if t, _, err := mime.ParseMediaType(a.page.ContentType); err == nil && (t == json || t == "text/json" || strings.HasSuffix(t, "/json")) {
-		return json
+	if t, _, err := mime.ParseMediaType(a.page.ContentType); err == nil && (t == isJSON || t == "text/json" || strings.HasSuffix(t, "/json")) {
+		return isJSON
 	}
 	return a.page.ContentType
 }
