@@ -10,11 +10,14 @@ import (
 	"github.com/waybill-dev/waybill/runtime/spelling"
 )
 
-func (c *compiler) bearer(s *subject, field string, b *v1alpha1.BearerAuth, without ...secret.Flaw) *plan.Auth {
+// unfitForHeader is what keeps a value out of a header: of several lines nobody could say which one is meant.
+var unfitForHeader = []secret.Flaw{secret.Empty, secret.ControlCharacter, secret.SeveralLines}
+
+func (c *compiler) bearer(s *subject, field string, b *v1alpha1.BearerAuth) *plan.Auth {
 	if b == nil {
 		return nil
 	}
-	ref := c.secretKey(s, field+".bearer.secretRef", b.SecretRef, v1alpha1.SecretKeyToken, without...)
+	ref := c.secretKey(s, field+".bearer.secretRef", b.SecretRef, v1alpha1.SecretKeyToken, unfitForHeader...)
 	return &plan.Auth{Bearer: &ref}
 }
 
@@ -26,10 +29,10 @@ func (c *compiler) gatewayAuth(s *subject, field string, a *v1alpha1.GatewayAuth
 		s.refuse(field+".bearer", v1alpha1.ReasonInvalid, "is required")
 		return nil
 	}
-	return c.bearer(s, field, a.Bearer, secret.Empty, secret.ControlCharacter, secret.SeveralLines)
+	return c.bearer(s, field, a.Bearer)
 }
 
-// clientAuth is what Waybill shows to a server: of a value with several lines the first.
+// clientAuth is what Waybill shows to a server.
 func (c *compiler) clientAuth(s *subject, field string, a *v1alpha1.ClientAuth) *plan.Auth {
 	if a == nil {
 		return nil
@@ -39,10 +42,12 @@ func (c *compiler) clientAuth(s *subject, field string, a *v1alpha1.ClientAuth) 
 	}
 	switch {
 	case a.Bearer != nil:
-		return c.bearer(s, field, a.Bearer, secret.Empty, secret.ControlCharacter)
+		return c.bearer(s, field, a.Bearer)
 	case a.Basic != nil:
 		name := a.Basic.SecretRef.Name
-		c.secretKeys(s, field+".basic.secretRef", name, v1alpha1.SecretKeyUsername, v1alpha1.SecretKeyPassword)
+		keys := []string{v1alpha1.SecretKeyUsername, v1alpha1.SecretKeyPassword}
+		c.keysOf(s, field+".basic.secretRef", name, false, keys...)
+		c.usable(s, field+".basic.secretRef", name, keys, unfitForHeader...)
 		return &plan.Auth{Basic: &plan.BasicAuth{
 			Username: plan.SecretRef{Name: name, Key: v1alpha1.SecretKeyUsername},
 			Password: plan.SecretRef{Name: name, Key: v1alpha1.SecretKeyPassword},
@@ -50,7 +55,7 @@ func (c *compiler) clientAuth(s *subject, field string, a *v1alpha1.ClientAuth) 
 	default:
 		return &plan.Auth{Header: &plan.HeaderAuth{
 			Name:  a.Header.Name,
-			Value: c.secretKey(s, field+".header.secretRef", a.Header.SecretRef, v1alpha1.SecretKeyToken, secret.Empty, secret.ControlCharacter),
+			Value: c.secretKey(s, field+".header.secretRef", a.Header.SecretRef, v1alpha1.SecretKeyToken, unfitForHeader...),
 		}}
 	}
 }
