@@ -53,11 +53,34 @@ func (c *compiler) clientAuth(s *subject, field string, a *v1alpha1.ClientAuth) 
 			Password: plan.SecretRef{Name: name, Key: v1alpha1.SecretKeyPassword},
 		}}
 	default:
+		s.refuseValue(field+".header.name", headerFault(a.Header.Name))
 		return &plan.Auth{Header: &plan.HeaderAuth{
 			Name:  a.Header.Name,
 			Value: c.secretKey(s, field+".header.secretRef", a.Header.SecretRef, v1alpha1.SecretKeyToken, unfitForHeader...),
 		}}
 	}
+}
+
+// headerFault says why a manifest cannot set a header: HTTP writes it, and would leave out what the manifest says or fail at it.
+func headerFault(name string) string {
+	switch strings.ToLower(name) {
+	case "host":
+		return "Host is always the server that the address names: remove the header, and name that server in the address"
+	case "connection", "content-length", "keep-alive", "proxy-connection", "trailer", "transfer-encoding", "upgrade":
+		return name + " is set by HTTP itself, and nothing else can be sent as it: remove it, or use another header"
+	}
+	return ""
+}
+
+// headerValueFault says why no header can carry a value.
+func headerValueFault(value string) string {
+	switch {
+	case strings.ContainsAny(value, "\r\n"):
+		return "must be one line: remove the line break"
+	case strings.ContainsFunc(value, func(c rune) bool { return c < ' ' && c != '\t' || c == 0x7f }):
+		return "holds a control character, which no header can carry: remove it"
+	}
+	return ""
 }
 
 // exactlyOne checks a union, in the words of the definitions' own rule.

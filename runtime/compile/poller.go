@@ -2,6 +2,7 @@ package compile
 
 import (
 	"strconv"
+	"strings"
 	"time"
 	_ "time/tzdata" // time zones are the same on every machine
 
@@ -67,7 +68,15 @@ func (c *compiler) pollHTTP(s *subject, h *v1alpha1.HTTPSource) *plan.PollHTTP {
 		Auth:       c.clientAuth(s, "spec.http.auth", h.Auth),
 		Timeout:    duration(h.Timeout, defaultTimeout), MaxResponseBytes: maxResponseBytes,
 	}
-	for _, header := range h.Headers {
+	for i, header := range h.Headers {
+		field := index("spec.http.headers", i)
+		s.refuseValue(field+".name", headerFault(header.Name))
+		s.refuseValue(field+".value", headerValueFault(header.Value))
+		for _, before := range h.Headers[:i] {
+			if strings.EqualFold(before.Name, header.Name) {
+				s.refuse(field+".name", v1alpha1.ReasonDuplicate, "%s stands before it as %s, and in the name of a header case means nothing: keep one of them", header.Name, before.Name)
+			}
+		}
 		out.Headers = append(out.Headers, plan.Header{Name: header.Name, Value: header.Value})
 	}
 	if h.Cursor != nil {
