@@ -167,6 +167,12 @@ func TestFailuresHaveReasons(t *testing.T) {
 			t.Errorf("pause: %s", f.after)
 		}
 	}
+	for code, want := range map[int]Reason{500: SourceFailed, 404: SourceRefused, 302: SourceFailed, 429: SourceBusy, 503: SourceBusy} {
+		r.handler = status(code, "Retry-After", "999999999")
+		if f := r.once(want); f.after != 24*time.Hour {
+			t.Errorf("%d: pause: %s", code, f.after)
+		}
+	}
 	r.handler = respond(`{"items":["a"]}`)
 	r.store.err = errors.New("disk full")
 	r.once(CheckpointFailed)
