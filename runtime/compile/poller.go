@@ -35,10 +35,10 @@ func (c *compiler) poller(it *item[v1alpha1.Poller]) {
 		} else {
 			p.HTTP = c.pollHTTP(s, spec.HTTP)
 			detect(s, spec)
+			if spec.Overlap != nil {
+				p.HTTP.Overlap = plan.Duration(spec.Overlap.Duration)
+			}
 		}
-	}
-	if spec.Overlap != nil && spec.Overlap.Duration != 0 && spec.SQL == nil {
-		s.refuse("spec.overlap", v1alpha1.ReasonNotImplemented, "this version of Waybill cannot reach back behind the cursor of an HTTP source yet: let the source order by a value that only grows, or use detect: Changed")
 	}
 	if spec.DeletionPolicy == v1alpha1.DeletionDeleteIfEmpty {
 		s.refuse("spec.deletionPolicy", v1alpha1.ReasonInvalid, "a checkpoint is never empty: use Retain or Delete")
@@ -119,6 +119,9 @@ func detect(s *subject, spec *v1alpha1.PollerSpec) {
 		s.refuse("spec.http.cursor", v1alpha1.ReasonInvalid, "http.cursor is used with detect: Cursor only: set that, or remove the cursor")
 	case spec.Detect == v1alpha1.DetectETag && spec.HTTP.Pagination != nil:
 		s.refuse("spec.detect", v1alpha1.ReasonInvalid, "an ETag speaks of one page, not of those behind it: use Changed or Cursor with pagination, or remove pagination")
+	}
+	if spec.Overlap != nil && spec.Overlap.Duration > 0 && spec.HTTP.Cursor == nil {
+		s.refuse("spec.overlap", v1alpha1.ReasonInvalid, "overlap reaches back behind a cursor: set http.cursor or sql.cursor, or remove it")
 	}
 }
 

@@ -148,7 +148,9 @@ func (p *Poller) examineOne(ctx context.Context, page *expr.View, a *answer, i i
 		if f.cursor == "" {
 			return f, errors.New("cursor: the expression gave nothing; every item needs a cursor")
 		}
-		p.examineCursor(&f, occurrences)
+		if err := p.examineCursor(&f, occurrences); err != nil {
+			return f, err
+		}
 	default:
 		if m.ID == "" {
 			m.ID = defaultID(occurrences, raw, binary.BigEndian.AppendUint64(nil, p.st.Round))
@@ -217,14 +219,25 @@ func (p *Poller) examineRow(f *found, occurrences map[string]uint64) {
 	}
 }
 
-func (p *Poller) examineCursor(f *found, occurrences map[string]uint64) {
+// examineCursor tells by the cursor, and where that is not enough by what was seen of it, what was published.
+func (p *Poller) examineCursor(f *found, occurrences map[string]uint64) error {
 	m := &f.message
 	if m.ID == "" {
 		m.ID = defaultID(occurrences, m.Data, []byte(f.cursor))
 	}
 	f.tie = hash64([]byte(m.ID), m.Data)
+	if overlap := p.overlap(); overlap > 0 {
+		at, err := time.Parse(time.RFC3339, f.cursor)
+		if err != nil {
+			return errors.New("cursor: with overlap it must be a time of RFC 3339, such as 2026-01-31T12:00:00Z: give one, or remove overlap")
+		}
+		// What was seen before this round is asked apart: pages that begin with the newest make this round forget it.
+		reach, _ := p.st.reach(overlap)
+		f.publish = at.UnixMicro() >= reach && !p.st.Recent.has(f.tie) && !p.st.At.Recent.has(f.tie) && !slices.Contains(p.st.Ties, f.tie)
+		return nil
+	}
 	if p.st.Cursor == "" {
-		return
+		return nil
 	}
 	switch order, known := compare(f.cursor, p.st.Cursor); {
 	case order < 0 && known:
@@ -232,6 +245,7 @@ func (p *Poller) examineCursor(f *found, occurrences map[string]uint64) {
 	case order == 0 || !known:
 		f.publish = !slices.Contains(p.st.Ties, f.tie)
 	}
+	return nil
 }
 
 // defaultID is a hash of the content and of what else tells this occurrence from another. Equal items of one page are counted.

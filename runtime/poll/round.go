@@ -70,7 +70,7 @@ func (p *Poller) page(ctx context.Context, refused **failure) (more bool, err er
 	if at.Number == 0 {
 		conditional = p.st.Validators
 	}
-	a, err := p.get(ctx, at, p.st.Cursor, conditional)
+	a, err := p.get(ctx, at, p.since(), conditional)
 	if err != nil {
 		if errors.Is(err, errGone) {
 			p.st.At = nil
@@ -123,6 +123,9 @@ func (p *Poller) page(ctx context.Context, refused **failure) (more bool, err er
 			if fs[i].cursor != "" && p.plan.HTTP != nil {
 				next.advance(fs[i].cursor, fs[i].tie)
 			}
+		}
+		if p.overlap() > 0 {
+			next.recall(fs, p.overlap())
 		}
 		if p.plan.SQL != nil && p.plan.SQL.Cursor != nil {
 			p.pass(next, fs, a.rows)
@@ -310,7 +313,7 @@ func (p *Poller) complete(ctx context.Context, end *position) error {
 			st.Round++
 		}
 	case cursor:
-		moved = st.Cursor != end.Cursor
+		moved = st.Cursor != end.Cursor || st.Recent.floor != end.Recent.floor
 		st.Cursor, st.Ties, st.Recent = end.Cursor, end.Ties, end.Recent
 	}
 	// An ETag speaks of one address: not of other pages, and not of the one with another cursor in it.
