@@ -183,6 +183,8 @@ func (p *Poller) examineChanged(f *found, contents map[string]uint64) error {
 	switch {
 	case m.ID != "":
 		f.item = hash64([]byte("id"), []byte(m.ID))
+	case p.programs.items == nil && p.st.At.Number > 0:
+		f.item = hash64([]byte("the answer"), binary.BigEndian.AppendUint64(nil, uint64(p.st.At.Number)))
 	case p.programs.items == nil:
 		f.item = hash64([]byte("the answer")) // one item, whatever is in it
 	default:

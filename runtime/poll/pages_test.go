@@ -133,6 +133,33 @@ func TestABodyWithNothingInItIsAnEmptyPage(t *testing.T) {
 	}
 }
 
+// Without items each page is an item of its own: none is a change of the one before it.
+func TestChangedTellsPagesWithoutItemsApart(t *testing.T) {
+	r := newRig(t, plan.Poller{Detect: changed, HTTP: &plan.PollHTTP{Pagination: &plan.Pagination{Type: "Page", Param: "page"}}})
+	pages := []string{`{"n":0}`, `{"n":1}`, `{"n":3}`}
+	r.handler = func(w http.ResponseWriter, q *http.Request) {
+		page := 0
+		_, _ = fmt.Sscan(q.URL.Query().Get("page"), &page)
+		if page < len(pages) {
+			respond(pages[page])(w, q)
+		} else {
+			respond("[]")(w, q)
+		}
+	}
+	r.once("")
+	r.want(data, pages...)
+	r.restart()
+	r.once("")
+	r.want(data)
+	pages[1] = `{"n":2}`
+	r.once("")
+	r.want(data, pages[1])
+	pages = pages[:2]
+	r.once("")
+	r.once("")
+	r.want(data)
+}
+
 func TestMaxPagesGoesOnInTheNextPoll(t *testing.T) {
 	p := *paginations["/link"]
 	p.MaxPages = 2
