@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"mime"
+	"net/http"
 	"slices"
 	"strings"
 	"time"
@@ -63,8 +64,10 @@ func (p *Poller) items(ctx context.Context, view *expr.View, a *answer) ([][]byt
 				return nil, nil
 			}
 		}
-		if err != nil && ctx.Err() == nil && blank(a.page.Body) {
-			return nil, nil // nothing to take apart: a 204, as many servers answer behind their last page
+		// Behind their last page many servers answer with nothing. Where there is one page only a 204 says so, and nothing else: an empty 200 may
+		// be a fault, and would make Changed forget all.
+		if err != nil && ctx.Err() == nil && blank(a.page.Body) && (p.pagination() != nil || a.page.Status == http.StatusNoContent) {
+			return nil, nil
 		}
 		return raws, err
 	}
