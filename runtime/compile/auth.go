@@ -10,11 +10,14 @@ import (
 	"github.com/waybill-dev/waybill/runtime/spelling"
 )
 
-func (c *compiler) bearer(s *subject, field string, b *v1alpha1.BearerAuth, without ...secret.Flaw) *plan.Auth {
+// unfitForHeader is what keeps a value out of a header: of several lines nobody could say which one is meant.
+var unfitForHeader = []secret.Flaw{secret.Empty, secret.ControlCharacter, secret.SeveralLines}
+
+func (c *compiler) bearer(s *subject, field string, b *v1alpha1.BearerAuth) *plan.Auth {
 	if b == nil {
 		return nil
 	}
-	ref := c.secretKey(s, field+".bearer.secretRef", b.SecretRef, v1alpha1.SecretKeyToken, without...)
+	ref := c.secretKey(s, field+".bearer.secretRef", b.SecretRef, v1alpha1.SecretKeyToken, unfitForHeader...)
 	return &plan.Auth{Bearer: &ref}
 }
 
@@ -26,10 +29,10 @@ func (c *compiler) gatewayAuth(s *subject, field string, a *v1alpha1.GatewayAuth
 		s.refuse(field+".bearer", v1alpha1.ReasonInvalid, "is required")
 		return nil
 	}
-	return c.bearer(s, field, a.Bearer, secret.Empty, secret.ControlCharacter, secret.SeveralLines)
+	return c.bearer(s, field, a.Bearer)
 }
 
-// clientAuth is what Waybill shows to a server: of a value with several lines the first.
+// clientAuth is what Waybill shows to a server.
 func (c *compiler) clientAuth(s *subject, field string, a *v1alpha1.ClientAuth) *plan.Auth {
 	if a == nil {
 		return nil
@@ -39,20 +42,45 @@ func (c *compiler) clientAuth(s *subject, field string, a *v1alpha1.ClientAuth) 
 	}
 	switch {
 	case a.Bearer != nil:
-		return c.bearer(s, field, a.Bearer, secret.Empty, secret.ControlCharacter)
+		return c.bearer(s, field, a.Bearer)
 	case a.Basic != nil:
 		name := a.Basic.SecretRef.Name
-		c.secretKeys(s, field+".basic.secretRef", name, v1alpha1.SecretKeyUsername, v1alpha1.SecretKeyPassword)
+		keys := []string{v1alpha1.SecretKeyUsername, v1alpha1.SecretKeyPassword}
+		c.keysOf(s, field+".basic.secretRef", name, false, keys...)
+		c.usable(s, field+".basic.secretRef", name, keys, unfitForHeader...)
 		return &plan.Auth{Basic: &plan.BasicAuth{
 			Username: plan.SecretRef{Name: name, Key: v1alpha1.SecretKeyUsername},
 			Password: plan.SecretRef{Name: name, Key: v1alpha1.SecretKeyPassword},
 		}}
 	default:
+		s.refuseValue(field+".header.name", headerFault(a.Header.Name))
 		return &plan.Auth{Header: &plan.HeaderAuth{
 			Name:  a.Header.Name,
-			Value: c.secretKey(s, field+".header.secretRef", a.Header.SecretRef, v1alpha1.SecretKeyToken, secret.Empty, secret.ControlCharacter),
+			Value: c.secretKey(s, field+".header.secretRef", a.Header.SecretRef, v1alpha1.SecretKeyToken, unfitForHeader...),
 		}}
 	}
+}
+
+// headerFault says why a manifest cannot set a header: HTTP writes it, and would leave out what the manifest says or fail at it.
+func headerFault(name string) string {
+	switch strings.ToLower(name) {
+	case "host":
+		return "Host is always the server that the address names: remove the header, and name that server in the address"
+	case "connection", "content-length", "keep-alive", "proxy-connection", "trailer", "transfer-encoding", "upgrade":
+		return name + " is set by HTTP itself, and nothing else can be sent as it: remove it, or use another header"
+	}
+	return ""
+}
+
+// headerValueFault says why no header can carry a value.
+func headerValueFault(value string) string {
+	switch {
+	case strings.ContainsAny(value, "\r\n"):
+		return "must be one line: remove the line break"
+	case strings.ContainsFunc(value, func(c rune) bool { return c < ' ' && c != '\t' || c == 0x7f }):
+		return "holds a control character, which no header can carry: remove it"
+	}
+	return ""
 }
 
 // exactlyOne checks a union, in the words of the definitions' own rule.

@@ -258,11 +258,14 @@ func pollerEffective(p *plan.Poller, to *channel) plan.Effective {
 	case v1alpha1.DetectChanged:
 		e.Limits = append(e.Limits, "at most 4096 items are remembered; a source with more needs detect: Cursor or ETag")
 	case v1alpha1.DetectCursor:
-		if p.SQL != nil && p.SQL.Overlap > 0 {
-			e.Limits = append(e.Limits, fmt.Sprintf("a row that appears later with a cursor more than %s below the last one is not seen, nor one below the newest 4096 rows, which is all that is remembered", p.SQL.Overlap))
-			break
+		late := "an item that appears later with a cursor below the last one is not seen"
+		switch {
+		case p.SQL != nil && p.SQL.Overlap > 0:
+			late = fmt.Sprintf("a row that appears later with a cursor more than %s below the last one is not seen, nor one below the newest 4096 rows, which is all that is remembered", p.SQL.Overlap)
+		case p.HTTP != nil && p.HTTP.Overlap > 0:
+			late = fmt.Sprintf("an item that appears later with a cursor more than %s below the last one is not seen, nor one below the newest 4096 items, which is all that is remembered", p.HTTP.Overlap)
 		}
-		e.Limits = append(e.Limits, "an item that appears later with a cursor below the last one is not seen")
+		e.Limits = append(e.Limits, late)
 	}
 	return e
 }

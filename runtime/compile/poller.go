@@ -2,6 +2,7 @@ package compile
 
 import (
 	"strconv"
+	"strings"
 	"time"
 	_ "time/tzdata" // time zones are the same on every machine
 
@@ -34,10 +35,10 @@ func (c *compiler) poller(it *item[v1alpha1.Poller]) {
 		} else {
 			p.HTTP = c.pollHTTP(s, spec.HTTP)
 			detect(s, spec)
+			if spec.Overlap != nil {
+				p.HTTP.Overlap = plan.Duration(spec.Overlap.Duration)
+			}
 		}
-	}
-	if spec.Overlap != nil && spec.Overlap.Duration != 0 && spec.SQL == nil {
-		s.refuse("spec.overlap", v1alpha1.ReasonNotImplemented, "this version of Waybill cannot reach back behind the cursor of an HTTP source yet: let the source order by a value that only grows, or use detect: Changed")
 	}
 	if spec.DeletionPolicy == v1alpha1.DeletionDeleteIfEmpty {
 		s.refuse("spec.deletionPolicy", v1alpha1.ReasonInvalid, "a checkpoint is never empty: use Retain or Delete")
@@ -67,7 +68,15 @@ func (c *compiler) pollHTTP(s *subject, h *v1alpha1.HTTPSource) *plan.PollHTTP {
 		Auth:       c.clientAuth(s, "spec.http.auth", h.Auth),
 		Timeout:    duration(h.Timeout, defaultTimeout), MaxResponseBytes: maxResponseBytes,
 	}
-	for _, header := range h.Headers {
+	for i, header := range h.Headers {
+		field := index("spec.http.headers", i)
+		s.refuseValue(field+".name", headerFault(header.Name))
+		s.refuseValue(field+".value", headerValueFault(header.Value))
+		for _, before := range h.Headers[:i] {
+			if strings.EqualFold(before.Name, header.Name) {
+				s.refuse(field+".name", v1alpha1.ReasonDuplicate, "%s stands before it as %s, and in the name of a header case means nothing: keep one of them", header.Name, before.Name)
+			}
+		}
 		out.Headers = append(out.Headers, plan.Header{Name: header.Name, Value: header.Value})
 	}
 	if h.Cursor != nil {
@@ -110,6 +119,9 @@ func detect(s *subject, spec *v1alpha1.PollerSpec) {
 		s.refuse("spec.http.cursor", v1alpha1.ReasonInvalid, "http.cursor is used with detect: Cursor only: set that, or remove the cursor")
 	case spec.Detect == v1alpha1.DetectETag && spec.HTTP.Pagination != nil:
 		s.refuse("spec.detect", v1alpha1.ReasonInvalid, "an ETag speaks of one page, not of those behind it: use Changed or Cursor with pagination, or remove pagination")
+	}
+	if spec.Overlap != nil && spec.Overlap.Duration > 0 && spec.HTTP.Cursor == nil {
+		s.refuse("spec.overlap", v1alpha1.ReasonInvalid, "overlap reaches back behind a cursor: set http.cursor or sql.cursor, or remove it")
 	}
 }
 

@@ -125,6 +125,24 @@ func TestAttributesAreThoseOfTheMessage(t *testing.T) {
 	}
 }
 
+func TestAPageHasSoManyValues(t *testing.T) {
+	p := compile(t, `body.items`, PageScope, List)
+	many := `{"items":[1],"others":[` + strings.Repeat("1,", maxPageValues) + `1]}`
+	_, err := p.EvalList(t.Context(), ForPage(&Page{Body: []byte(many)}))
+	if err == nil || !strings.Contains(err.Error(), "the body has more than 2000000 values") || !strings.Contains(err.Error(), "smaller pages") {
+		t.Error(err)
+	}
+	if _, err = compile(t, `item.items`, Item, JSON).EvalJSON(t.Context(), ForItem(ForPage(&Page{}), []byte(many)), nil); err == nil || !strings.Contains(err.Error(), "the item has") {
+		t.Error(err)
+	}
+	for _, text := range []string{`1`, `[]`, `{}`, `[1]`, `[1,[2,{"a":[],"b":{}}]]`, `{"a,[{":"x,\\","b\"":",\"[{\\\"","c":[1,"]",3]}`, `"\\"`} {
+		nodes, err := parse(nil, []byte(text), nil)
+		if n := countValues([]byte(text)); err != nil || n != len(nodes) {
+			t.Errorf("%s: %d values, %v; want %d", text, n, err, len(nodes))
+		}
+	}
+}
+
 func TestErrorsSayThatAPageIsNoJSON(t *testing.T) {
 	for source, want := range map[string]string{
 		`body`:       "gave a value of type string where a list is needed; body is a text and not JSON, for the answer's content type is text/html",

@@ -41,6 +41,8 @@ const (
 	maxDepth = 256
 	// maxText bounds the length that offsets can name, with room to spare.
 	maxText = 1 << 30
+	// maxPageValues bounds the values of a polled page, and so the nodes of one: 80 MB.
+	maxPageValues = 2_000_000
 )
 
 // invalidError is a fault in a JSON text. It names the place, never the text.
@@ -88,6 +90,28 @@ func parse(view *View, src []byte, nodes []node) ([]node, error) {
 		return p.nodes, &invalidError{invalidUTF8(src), "not UTF-8"}
 	}
 	return p.nodes, nil
+}
+
+// countValues counts the values of a JSON text. Of what is no JSON text it gives some number.
+func countValues(src []byte) int {
+	n, quoted := 1, false
+	for i := 0; i < len(src); i++ {
+		switch src[i] {
+		case '"':
+			quoted = !quoted
+		case '\\':
+			i++ // what is escaped ends no string
+		case ',':
+			if !quoted {
+				n++
+			}
+		case '[', '{':
+			if !quoted && i+1 < len(src) && src[i+1] != ']' && src[i+1] != '}' {
+				n++
+			}
+		}
+	}
+	return n
 }
 
 func invalidUTF8(src []byte) int {

@@ -3,7 +3,9 @@ package expr
 import (
 	"context"
 	"errors"
+	"fmt"
 	"mime"
+	"slices"
 	"strings"
 	"sync"
 	"unicode/utf8"
@@ -156,6 +158,15 @@ func (v *View) load() state {
 	switch form(contentType) {
 	case formJSON:
 		var err error
+		if v.scope != Message {
+			// A page may be so large that growing the nodes step by step would hold several times what they need.
+			n := countValues(v.text)
+			if n > maxPageValues {
+				v.state, v.err = failed, saying(fmt.Sprintf("%s has more than %d values, which is all that is read of one page: ask the server for smaller pages", what, maxPageValues))
+				return v.state
+			}
+			v.nodes = slices.Grow(v.nodes[:0], n)
+		}
 		if v.nodes, err = parse(v, v.text, v.nodes[:0]); err != nil {
 			v.state, v.err = failed, errors.New(what+" is "+err.Error())
 			return v.state

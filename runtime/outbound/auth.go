@@ -26,11 +26,11 @@ func (c *Client) authorize(h http.Header, namespace string, a *plan.Auth) error 
 		}
 		h.Set("Authorization", "Bearer "+token)
 	case a.Basic != nil:
-		user, err := secret.Text(c.secrets, namespace, a.Basic.Username.Name, a.Basic.Username.Key)
+		user, err := headerText(c.secrets, namespace, a.Basic.Username)
 		if err != nil {
 			return err
 		}
-		password, err := secret.Text(c.secrets, namespace, a.Basic.Password.Name, a.Basic.Password.Key)
+		password, err := headerText(c.secrets, namespace, a.Basic.Password)
 		if err != nil {
 			return err
 		}
@@ -45,13 +45,15 @@ func (c *Client) authorize(h http.Header, namespace string, a *plan.Auth) error 
 	return nil
 }
 
+// headerText reads a value without the space around it, such as the newline at its end. One with several lines is refused: which of them is
+// meant nobody could say.
 func headerText(s secret.Store, namespace string, ref plan.SecretRef) (string, error) {
-	v, err := secret.Text(s, namespace, ref.Name, ref.Key)
+	v, err := s.Value(namespace, ref.Name, ref.Key)
 	if err != nil {
 		return "", err
 	}
-	if f := secret.FlawOf([]byte(v)); f != 0 {
+	if f := secret.FlawOf(v); f != 0 {
 		return "", fmt.Errorf("secret %s/%s: the value of key %q %s", namespace, ref.Name, ref.Key, f)
 	}
-	return v, nil
+	return string(secret.Line(v)), nil
 }

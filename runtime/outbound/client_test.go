@@ -346,10 +346,10 @@ func TestAuthFollowsRotation(t *testing.T) {
 	var got http.Header
 	u := serve(t, func(_ http.ResponseWriter, r *http.Request) { got = r.Header.Clone() })
 	var secrets secret.Memory
-	secrets.Put("shop", "api", map[string][]byte{"token": []byte("one\nolder\n"), "username": []byte("me"), "password": []byte("pä:ss\n"), "bad": []byte("a\x01b")})
+	secrets.Put("shop", "api", map[string][]byte{"token": []byte("one\n"), "username": []byte("me"), "password": []byte("pä:ss\n"), "bad": []byte("a\x01b"), "lines": []byte("s3cret\nolder\n")})
 	c := newClient(t, Config{Secrets: &secrets})
 	ref := func(key string) plan.SecretRef { return plan.SecretRef{Name: "api", Key: key} }
-	token, missing, bad := ref("token"), ref("nothing"), ref("bad")
+	token, missing, bad, lines := ref("token"), ref("nothing"), ref("bad"), ref("lines")
 	send := func(a plan.Auth) error {
 		_, err := c.Send(t.Context(), &Target{URL: u, Namespace: "shop", Auth: &a}, event())
 		return err
@@ -367,9 +367,12 @@ func TestAuthFollowsRotation(t *testing.T) {
 			t.Errorf("%s: %q, %v; want %q", k.header, got.Get(k.header), err, k.want)
 		}
 	}
-	for _, a := range []plan.Auth{{Bearer: &missing}, {Header: &plan.HeaderAuth{Name: "X", Value: bad}}} {
+	for _, a := range []plan.Auth{
+		{Bearer: &missing}, {Header: &plan.HeaderAuth{Name: "X", Value: bad}}, {Bearer: &lines}, {Header: &plan.HeaderAuth{Name: "X", Value: lines}},
+		{Basic: &plan.BasicAuth{Username: ref("username"), Password: lines}}, {Basic: &plan.BasicAuth{Username: bad, Password: ref("password")}},
+	} {
 		f := fault(t, send(a))
-		if f.Blame != flow.Unreachable || !strings.Contains(f.Error(), "secret shop/api") || strings.ContainsAny(f.Error(), "\x01") {
+		if f.Blame != flow.Unreachable || !strings.Contains(f.Error(), "secret shop/api") || !strings.Contains(f.Error(), "key ") || strings.ContainsAny(f.Error(), "\x01") || strings.Contains(f.Error(), "s3cret") {
 			t.Errorf("blame %d: %v; want the Secret named, and nothing counted", f.Blame, f)
 		}
 	}

@@ -38,6 +38,8 @@ type PollHTTP struct {
 	MaxResponseBytes int         `json:"maxResponseBytes"` // after decompression
 	Pagination       *Pagination `json:"pagination,omitempty"`
 	Cursor           *Cursor     `json:"cursor,omitempty"` // with detect Cursor
+	// Overlap is how far behind the cursor each round begins again: the cursors are times then.
+	Overlap Duration `json:"overlap,omitempty"`
 }
 
 // Header is one request header.

@@ -6,15 +6,15 @@ import (
 	"encoding/json"
 	"errors"
 	"math/big"
+	"regexp"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/waybill-dev/waybill/runtime/expr"
 )
 
 // compare orders two cursors: numbers by value, RFC 3339 times by time, all else as text. known says that it was not as text: only then is
-// a smaller one surely older.
+// a smaller one surely older, for the server may have another order, in which v10 comes behind v9.
 func compare(a, b string) (order int, known bool) {
 	if x, ok := number(a); ok {
 		if y, ok := number(b); ok {
@@ -29,24 +29,35 @@ func compare(a, b string) (order int, known bool) {
 	return cmp.Compare(a, b), false
 }
 
-// number reads a decimal number of reasonable length; one with an exponent may be too large to hold.
+// decimal is a number of which the exponent, without zeros before it, has at most three digits: all that a double can be, and none that is too
+// large to hold.
+var decimal = regexp.MustCompile(`^-?[0-9]+(\.[0-9]+)?([eE][+-]?0*[0-9]{1,3})?$`)
+
+// number reads a decimal number of reasonable length.
 func number(s string) (*big.Rat, bool) {
-	digits := strings.TrimPrefix(s, "-")
-	if digits == "" || len(s) > 128 || strings.Trim(digits, "0123456789.") != "" || digits[0] == '.' || digits[len(digits)-1] == '.' {
+	if len(s) > 128 || !decimal.MatchString(s) {
 		return nil, false
 	}
 	return new(big.Rat).SetString(s)
 }
 
-// advance takes one item into account: the largest cursor wins, and the items that have it are remembered.
+// advance takes one item into account: the largest cursor wins, and the items that are not surely older are remembered, the newest of them
+// where there are too many.
 func (at *position) advance(cursor string, tie uint64) {
-	order, _ := compare(cursor, at.Cursor)
-	switch {
-	case at.Cursor == "" || order > 0:
-		at.Cursor, at.Ties = cursor, []uint64{tie}
-	case order == 0 && len(at.Ties) < maxSeen && !slices.Contains(at.Ties, tie):
-		at.Ties = append(at.Ties, tie)
+	order, known := compare(cursor, at.Cursor)
+	if at.Cursor == "" || order > 0 {
+		if at.Cursor == "" || known {
+			at.Ties = nil
+		}
+		at.Cursor = cursor
 	}
+	if order < 0 && known || slices.Contains(at.Ties, tie) {
+		return
+	}
+	if len(at.Ties) >= maxSeen {
+		at.Ties = slices.Delete(at.Ties, 0, 1)
+	}
+	at.Ties = append(at.Ties, tie)
 }
 
 // scalar evaluates an expression to what a query parameter can carry: a string, or a number as it is spelt. null is "".

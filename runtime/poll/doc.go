@@ -8,11 +8,13 @@
 // # What is new
 //
 //   - Always: every item of every round.
-//   - ETag: every item of an answer that the server does not answer with 304 to the last ETag or Last-Modified.
+//   - ETag: every item of an answer whose ETag, or without one Last-Modified, is not that of the round before. The server is asked
+//     conditionally; one that ignores that answers the same again. An answer without either is always another.
 //   - Changed: an item whose bytes are not those of the item with that id in the round before. An item that a complete round did not bring
 //     is forgotten, and new when it comes back.
 //   - Cursor: what the server gives beyond the largest cursor seen. Numbers and RFC 3339 times are compared as such, all else as text. Of
-//     items at the cursor itself those that were seen are dropped, for servers whose parameter means "from" rather than "after".
+//     items at the cursor itself those that were seen are dropped, for servers whose parameter means "from" rather than "after". So are,
+//     of items whose cursor is text, those among the last 4,096 seen: which of them lie below the cursor only the server knows.
 //
 // # Ids
 //

@@ -167,6 +167,12 @@ func TestFailuresHaveReasons(t *testing.T) {
 			t.Errorf("pause: %s", f.after)
 		}
 	}
+	for code, want := range map[int]Reason{500: SourceFailed, 404: SourceRefused, 302: SourceFailed, 429: SourceBusy, 503: SourceBusy} {
+		r.handler = status(code, "Retry-After", "999999999")
+		if f := r.once(want); f.after != 24*time.Hour {
+			t.Errorf("%d: pause: %s", code, f.after)
+		}
+	}
 	r.handler = respond(`{"items":["a"]}`)
 	r.store.err = errors.New("disk full")
 	r.once(CheckpointFailed)
@@ -184,14 +190,17 @@ func TestAnswersOfOtherKinds(t *testing.T) {
 	}{
 		{"text/csv", "a,b\n", "text/csv"}, {"application/json; charset=utf-8", `{"a":1}`, "application/json"}, {"text/plain", " [1]", "application/json"},
 		{"text/plain", "hello", "text/plain"}, {"application/geo+json", `{"b":1}`, "application/geo+json"},
+		{"", ` {"c":1}`, "application/json"}, {"", "42", "application/json"}, {"", "\xff\xfe", "application/octet-stream"}, {"", `{"cut`, "application/octet-stream"}, {"", "hello", "application/octet-stream"},
 	} {
 		r.handler = func(w http.ResponseWriter, _ *http.Request) {
-			w.Header().Set("Content-Type", k.kind)
+			if w.Header()["Content-Type"] = nil; k.kind != "" { // nil: the server guesses none
+				w.Header().Set("Content-Type", k.kind)
+			}
 			_, _ = io.WriteString(w, k.body)
 		}
 		r.once("")
 		if len(r.out.stored) != 1 || r.out.stored[0].DataContentType != k.want || string(r.out.stored[0].Data) != k.body {
-			t.Errorf("%s: %+v", k.kind, r.out.stored)
+			t.Errorf("%s %q: %+v", k.kind, k.body, r.out.stored)
 		}
 		r.out.take(id)
 	}

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/waybill-dev/waybill/runtime/expr"
+	"github.com/waybill-dev/waybill/runtime/flow"
 	"github.com/waybill-dev/waybill/runtime/outbound"
 	"github.com/waybill-dev/waybill/runtime/plan"
 )
@@ -98,6 +99,12 @@ func (s *httpSource) get(ctx context.Context, at *position, since string, v vali
 		return a, nil
 	}
 	if err := response.Check(u.Host); err != nil {
+		// A source that asks for a pause has it, whatever else it says: unlike a push, a poll holds nobody up.
+		if f, ok := errors.AsType[*flow.Fault](err); ok {
+			if after, asked := outbound.RetryAfter(response.Header, time.Now()); asked {
+				f.After = after
+			}
+		}
 		switch response.Status {
 		case http.StatusBadRequest, http.StatusNotFound, http.StatusGone, http.StatusUnprocessableEntity:
 			if at.Number > 0 {
@@ -171,7 +178,7 @@ func (s *httpSource) link(a *answer) string {
 // contentType is what the server says, but JSON that is sent as text is JSON.
 func contentType(r *outbound.Response) string {
 	said := r.Header.Get("Content-Type")
-	if said == "" || strings.HasPrefix(strings.ToLower(said), "text/plain") {
+	if strings.HasPrefix(strings.ToLower(said), "text/plain") {
 		if body := strings.TrimLeft(string(r.Body[:min(len(r.Body), 64)]), " \t\r\n"); strings.HasPrefix(body, "{") || strings.HasPrefix(body, "[") {
 			return "application/json"
 		}

@@ -5,9 +5,11 @@ import (
 	"context"
 	"encoding/binary"
 	"encoding/hex"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"mime"
+	"net/http"
 	"slices"
 	"strings"
 	"time"
@@ -23,6 +25,9 @@ const (
 	changed = "Changed"
 	cursor  = "Cursor"
 )
+
+// maxItems of a page, however small they are: each becomes a message before the first is published.
+const maxItems = 100_000
 
 // found is one item of a page.
 type found struct {
@@ -59,13 +64,29 @@ func (p *Poller) items(ctx context.Context, view *expr.View, a *answer) ([][]byt
 				return nil, nil
 			}
 		}
+		// Behind their last page many servers answer with nothing. Where there is one page only a 204 says so, and nothing else: an empty 200 may
+		// be a fault, and would make Changed forget all.
+		if err != nil && ctx.Err() == nil && blank(a.page.Body) && (p.pagination() != nil || a.page.Status == http.StatusNoContent) {
+			return nil, nil
+		}
 		return raws, err
 	}
-	body := bytes.TrimSpace(a.page.Body)
-	if len(body) == 0 || p.pagination() != nil && slices.Contains([]string{"[]", "{}", "null"}, string(body)) {
+	if blank(a.page.Body) || p.pagination() != nil && nothing(a.page.Body) {
 		return nil, nil
 	}
 	return [][]byte{a.page.Body}, nil
+}
+
+// blank reports whether a body has nothing in it.
+func blank(body []byte) bool { return len(bytes.TrimSpace(body)) == 0 }
+
+// nothing reports whether a body is an empty list or object, with space in it or not, or null.
+func nothing(body []byte) bool {
+	body = bytes.TrimSpace(body)
+	if n := len(body) - 1; n > 0 && (body[0] == '[' && body[n] == ']' || body[0] == '{' && body[n] == '}') {
+		return blank(body[1:n])
+	}
+	return string(body) == "null"
 }
 
 // examine decides of each item of a page what it is called and whether it is new. An item of which that cannot be said is left out and
@@ -85,7 +106,11 @@ func (p *Poller) examine(ctx context.Context, view *expr.View, a *answer, raws [
 		if f.twin {
 			continue
 		}
-		fs = append(fs, f)
+		if fs = append(fs, f); len(fs) == maxSeen+1 {
+			if err := p.fits(fs); err != nil {
+				return nil, err // before all the others are made
+			}
+		}
 	}
 	return fs, nil
 }
@@ -126,7 +151,9 @@ func (p *Poller) examineOne(ctx context.Context, page *expr.View, a *answer, i i
 		if f.cursor == "" {
 			return f, errors.New("cursor: the expression gave nothing; every item needs a cursor")
 		}
-		p.examineCursor(&f, occurrences)
+		if err := p.examineCursor(&f, occurrences); err != nil {
+			return f, err
+		}
 	default:
 		if m.ID == "" {
 			m.ID = defaultID(occurrences, raw, binary.BigEndian.AppendUint64(nil, p.st.Round))
@@ -159,6 +186,8 @@ func (p *Poller) examineChanged(f *found, contents map[string]uint64) error {
 	switch {
 	case m.ID != "":
 		f.item = hash64([]byte("id"), []byte(m.ID))
+	case p.programs.items == nil && p.st.At.Number > 0:
+		f.item = hash64([]byte("the answer"), binary.BigEndian.AppendUint64(nil, uint64(p.st.At.Number)))
 	case p.programs.items == nil:
 		f.item = hash64([]byte("the answer")) // one item, whatever is in it
 	default:
@@ -195,21 +224,33 @@ func (p *Poller) examineRow(f *found, occurrences map[string]uint64) {
 	}
 }
 
-func (p *Poller) examineCursor(f *found, occurrences map[string]uint64) {
+// examineCursor tells by the cursor, and where that is not enough by what was seen of it, what was published.
+func (p *Poller) examineCursor(f *found, occurrences map[string]uint64) error {
 	m := &f.message
 	if m.ID == "" {
 		m.ID = defaultID(occurrences, m.Data, []byte(f.cursor))
 	}
 	f.tie = hash64([]byte(m.ID), m.Data)
+	if overlap := p.overlap(); overlap > 0 {
+		at, err := time.Parse(time.RFC3339, f.cursor)
+		if err != nil {
+			return errors.New("cursor: with overlap it must be a time of RFC 3339, such as 2026-01-31T12:00:00Z: give one, or remove overlap")
+		}
+		// What was seen before this round is asked apart: pages that begin with the newest make this round forget it.
+		reach, _ := p.st.reach(overlap)
+		f.publish = at.UnixMicro() >= reach && !p.st.Recent.has(f.tie) && !p.st.At.Recent.has(f.tie) && !slices.Contains(p.st.Ties, f.tie)
+		return nil
+	}
 	if p.st.Cursor == "" {
-		return
+		return nil
 	}
 	switch order, known := compare(f.cursor, p.st.Cursor); {
 	case order < 0 && known:
 		f.publish = false
-	case order == 0:
+	case order == 0 || !known:
 		f.publish = !slices.Contains(p.st.Ties, f.tie)
 	}
+	return nil
 }
 
 // defaultID is a hash of the content and of what else tells this occurrence from another. Equal items of one page are counted.
@@ -223,14 +264,20 @@ func defaultID(occurrences map[string]uint64, content, what []byte) string {
 	return hex.EncodeToString(sum[:16])
 }
 
-// itemType is the content type of an item: JSON, unless the item is a body of another type.
+// itemType is the content type of an item: JSON, unless the item is a body of another type, or one without a type that is no JSON.
 func (p *Poller) itemType(a *answer) string {
-	const json = "application/json"
-	if p.programs.items != nil || a.page.ContentType == "" {
-		return json
+	const isJSON = "application/json"
+	switch {
+	case p.programs.items != nil:
+		return isJSON
+	case a.page.ContentType == "":
+		if !json.Valid(a.page.Body) {
+			return "application/octet-stream" // as RFC 9110 reads a body without a type
+		}
+		return isJSON
 	}
-	if t, _, err := mime.ParseMediaType(a.page.ContentType); err == nil && (t == json || t == "text/json" || strings.HasSuffix(t, "/json")) {
-		return json
+	if t, _, err := mime.ParseMediaType(a.page.ContentType); err == nil && (t == isJSON || t == "text/json" || strings.HasSuffix(t, "/json")) {
+		return isJSON
 	}
 	return a.page.ContentType
 }

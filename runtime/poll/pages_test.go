@@ -73,6 +73,101 @@ func TestPagination(t *testing.T) {
 	}
 }
 
+// Behind their last page many servers answer 204, or 200 with nothing.
+func TestAnEmptyBodyIsAnEmptyPage(t *testing.T) {
+	for path, pagination := range map[string]*plan.Pagination{
+		"/page":   {Type: "Page", Param: "page"},
+		"/cursor": {Type: "Cursor", Cursor: cel("'end' in body ? '' : string(int(body.page) + 1)"), Param: "page"},
+		"/link":   {Type: "Link"},
+		"/":       nil,
+	} {
+		for _, status := range []int{200, 204} {
+			t.Run(fmt.Sprint(path, status), func(t *testing.T) {
+				r := newRig(t, plan.Poller{Detect: changed, Items: cel("body.items"), ID: cel("string(item)"), HTTP: &plan.PollHTTP{HTTPTarget: plan.HTTPTarget{URL: path}, Pagination: pagination}})
+				pages := 1
+				if pagination == nil {
+					pages = 0
+				}
+				r.handler = func(w http.ResponseWriter, q *http.Request) {
+					page := 0
+					_, _ = fmt.Sscan(q.URL.Query().Get("page"), &page)
+					if page >= pages {
+						w.WriteHeader(status)
+						return
+					}
+					w.Header().Set("Link", fmt.Sprintf(`<?page=%d>; rel="next"`, page+1))
+					respond(fmt.Sprintf(`{"items":[%d],"page":%d}`, page, page))(w, q)
+				}
+				if pagination == nil && status == 200 {
+					r.once(PageUnreadable)
+					return
+				}
+				r.once("")
+				r.want(data, []string{"0", "1"}[:pages]...)
+				if s := r.Stats(); s.Rounds != 1 || r.st.At != nil {
+					t.Errorf("the round goes on: %+v", s)
+				}
+				// The round was a whole one: what is new begins the next.
+				if pagination != nil {
+					pages = 2
+					r.once("")
+					r.want(data, "1")
+				}
+			})
+		}
+	}
+}
+
+func TestABodyWithNothingInItIsAnEmptyPage(t *testing.T) {
+	for _, end := range []string{"[]", "{}", "null", "[ ]", "{ }", "\n[\n]\r\n", " {\t\n} ", "null\n"} {
+		r := newRig(t, plan.Poller{Detect: always, HTTP: &plan.PollHTTP{Pagination: &plan.Pagination{Type: "Page", Param: "page"}}})
+		r.handler = func(w http.ResponseWriter, q *http.Request) {
+			body := end
+			if q.URL.Query().Get("page") == "0" {
+				body = `{"a":[ ]}`
+			}
+			respond(body)(w, q)
+		}
+		r.once("")
+		r.want(data, `{"a":[ ]}`)
+		if s := r.Stats(); s.Pages != 2 || s.Rounds != 1 {
+			t.Errorf("%q: %+v", end, s)
+		}
+	}
+	for _, other := range []string{"[", "]", "{]", "[}", "[0]", "[[]]", `""`, "0", "nul"} {
+		if nothing([]byte(other)) {
+			t.Errorf("%q is something", other)
+		}
+	}
+}
+
+// Without items each page is an item of its own: none is a change of the one before it.
+func TestChangedTellsPagesWithoutItemsApart(t *testing.T) {
+	r := newRig(t, plan.Poller{Detect: changed, HTTP: &plan.PollHTTP{Pagination: &plan.Pagination{Type: "Page", Param: "page"}}})
+	pages := []string{`{"n":0}`, `{"n":1}`, `{"n":3}`}
+	r.handler = func(w http.ResponseWriter, q *http.Request) {
+		page := 0
+		_, _ = fmt.Sscan(q.URL.Query().Get("page"), &page)
+		if page < len(pages) {
+			respond(pages[page])(w, q)
+		} else {
+			respond("[]")(w, q)
+		}
+	}
+	r.once("")
+	r.want(data, pages...)
+	r.restart()
+	r.once("")
+	r.want(data)
+	pages[1] = `{"n":2}`
+	r.once("")
+	r.want(data, pages[1])
+	pages = pages[:2]
+	r.once("")
+	r.once("")
+	r.want(data)
+}
+
 func TestMaxPagesGoesOnInTheNextPoll(t *testing.T) {
 	p := *paginations["/link"]
 	p.MaxPages = 2

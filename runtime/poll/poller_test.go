@@ -265,9 +265,29 @@ func TestChangedRefusesMoreThanItRemembers(t *testing.T) {
 		t.Error(f)
 	}
 	r.want(id)
+	// What lies behind is not looked at.
+	r.handler = respond(list(0, maxSeen+1)[:len(list(0, maxSeen+1))-1] + `,{}]`)
+	r.once(TooManyItems)
+	if s := r.Stats(); s.Refused != 0 {
+		t.Errorf("%+v", s)
+	}
 	r.handler = respond(list(maxSeen, 3))
 	r.once("")
 	r.want(id) // known
+}
+
+func TestAPageHasABound(t *testing.T) {
+	for _, detect := range []string{always, changed, etag} {
+		r := newRig(t, plan.Poller{Detect: detect, Items: cel("body")})
+		r.handler = respond("[" + strings.Repeat("1,", maxItems) + "1]")
+		if f := r.once(TooManyItems); !strings.Contains(f.Error(), "ask for smaller pages") {
+			t.Error(f)
+		}
+		r.want(data)
+		r.handler = respond("[1]")
+		r.once("")
+		r.want(data, "1")
+	}
 }
 
 func TestETag(t *testing.T) {
@@ -305,6 +325,35 @@ func TestETag(t *testing.T) {
 				t.Errorf("%+v", s)
 			}
 		})
+	}
+}
+
+// Many servers answer 200 again and again, whatever they are asked.
+func TestETagOfAServerThatIgnoresConditions(t *testing.T) {
+	r := newRig(t, plan.Poller{Detect: etag, Items: cel("body")})
+	for _, k := range []struct {
+		name, value, modified string
+		published             bool
+	}{
+		{"ETag", `"1"`, "", true}, {"ETag", `"1"`, "", false}, {"ETag", `W/"1"`, "", false}, {"ETag", `"1"`, "Sun, 01 Mar 2026 12:00:00 GMT", false}, {"ETag", `"2"`, "Sun, 01 Mar 2026 12:00:00 GMT", true},
+		{"Last-Modified", "Sun, 01 Mar 2026 12:00:00 GMT", "", true}, {"Last-Modified", "Sun, 01 Mar 2026 12:00:00 GMT", "", false}, {"Last-Modified", "Sun, 01 Mar 2026 12:00:01 GMT", "", true},
+		{"X-Other", "1", "", true}, {"X-Other", "1", "", true}, {"ETag", `"1"`, "", true},
+	} {
+		r.handler = func(w http.ResponseWriter, q *http.Request) {
+			w.Header().Set(k.name, k.value)
+			if k.modified != "" {
+				w.Header().Set("Last-Modified", k.modified)
+			}
+			respond(`["a"]`)(w, q)
+		}
+		r.restart()
+		r.once("")
+		if got := len(r.out.take(id)) > 0; got != k.published {
+			t.Errorf("%s %s: published: %v", k.name, k.value, got)
+		}
+	}
+	if s := r.Stats(); s.Rounds != 1 {
+		t.Errorf("%+v", s)
 	}
 }
 
@@ -402,5 +451,35 @@ func TestCursor(t *testing.T) {
 	r.once("")
 	if !slices.Equal(queries, []string{"x=1&after=5"}) {
 		t.Errorf("asked %q", queries)
+	}
+}
+
+// Which text lies below another only the server knows: nothing is skipped, and what was seen is not published again.
+func TestACursorThatIsText(t *testing.T) {
+	r := newRig(t, plan.Poller{Detect: cursor, Items: cel("body"), ID: cel("item"), HTTP: &plan.PollHTTP{Cursor: &plan.Cursor{Expr: *cel("item"), Param: "since"}}})
+	for _, round := range []struct{ rows, since, want string }{
+		{`["b","a","é","z"]`, "", "b a é z"}, {`["b","a","é","z"]`, "é", ""}, {`["z","c","b"]`, "é", "c"}, {`[]`, "é", ""}, {`["a","b","é","ö"]`, "é", "ö"}, {`["a","ö"]`, "ö", ""},
+	} {
+		r.restart()
+		r.handler = func(w http.ResponseWriter, q *http.Request) {
+			if got := q.URL.Query().Get("since"); got != round.since {
+				t.Errorf("asked since %q, want %q", got, round.since)
+			}
+			respond(round.rows)(w, q)
+		}
+		r.once("")
+		r.want(id, strings.Fields(round.want)...)
+	}
+	// Of more than are remembered the newest are known.
+	var all []string
+	for i := range maxSeen + 10 {
+		all = append(all, fmt.Sprintf(`"p%05d"`, i))
+	}
+	r.handler = respond("[" + strings.Join(all, ",") + "]")
+	r.once("")
+	r.out.take(id)
+	r.once("")
+	if got := r.out.take(data); !slices.Equal(got, all[:10]) {
+		t.Errorf("published again: %q", got)
 	}
 }

@@ -49,7 +49,9 @@ type row struct {
 	seq, rev int
 }
 
-func (r row) json() string { return fmt.Sprintf(`{"k":%q,"seq":%d,"rev":%d}`, r.key, r.seq, r.rev) }
+func (r row) json() string {
+	return fmt.Sprintf(`{"k":%q,"seq":%d,"rev":%d,"at":%q}`, r.key, r.seq, r.rev, time.Unix(int64(r.seq), 0).UTC().Format(time.RFC3339))
+}
 
 // An emission is a message that the broker took; with removed set, a note that the source has dropped the item.
 type emission struct {
@@ -101,7 +103,11 @@ func (w *world) ServeHTTP(rw http.ResponseWriter, q *http.Request) {
 	query := q.URL.Query()
 	var all []string
 	for _, r := range w.rows {
-		if since, err := strconv.Atoi(query.Get("since")); err != nil || r.seq >= since {
+		since, err := strconv.Atoi(query.Get("since"))
+		if t, isTime := time.Parse(time.RFC3339, query.Get("since")); isTime == nil {
+			since, err = int(t.Unix()), nil
+		}
+		if err != nil || r.seq >= since {
 			all = append(all, r.json())
 		}
 	}
@@ -183,8 +189,12 @@ func (w *world) mutate() {
 	switch kind {
 	case "insert":
 		w.inserted++
-		// Several rows share a seq: the cursor has ties.
-		w.rows = slices.Insert(w.rows, n, row{key: fmt.Sprintf("k%d", w.inserted), seq: w.inserted / 2, rev: w.revision})
+		// Several rows share a seq: the cursor has ties. With overlap some come late.
+		late := 0
+		if w.plan.HTTP.Overlap > 0 {
+			late = rapid.IntRange(0, 3).Draw(w.T, "late")
+		}
+		w.rows = slices.Insert(w.rows, n, row{key: fmt.Sprintf("k%d", w.inserted), seq: w.inserted/2 - late, rev: w.revision})
 	case "edit":
 		w.rows[n].rev = w.revision
 	case "revert": // two contents take turns
@@ -232,7 +242,10 @@ func TestNothingIsSkippedOrRenamed(t *testing.T) {
 			Schedule: plan.Schedule{Every: plan.Duration(time.Second)}, HTTP: &plan.PollHTTP{HTTPTarget: plan.HTTPTarget{URL: server.URL}},
 		}
 		if w.plan.Detect == cursor {
-			w.plan.HTTP.Cursor = &plan.Cursor{Expr: *cel("item.seq"), Param: "since"}
+			w.plan.HTTP.Cursor = &plan.Cursor{Expr: *cel(rapid.SampledFrom([]string{"item.seq", `"s" + string(item.seq)`}).Draw(rt, "cursor")), Param: "since"}
+		}
+		if w.plan.Detect == cursor && w.Bool("overlap") {
+			w.plan.HTTP.Cursor.CEL, w.plan.HTTP.Overlap = "item.at", plan.Duration(3*time.Second)
 		}
 		hasID := w.Bool("id")
 		if hasID {

@@ -11,7 +11,7 @@ import (
 	"time"
 )
 
-// recent remembers the rows within the overlap behind the cursor, which each round reads again, in 16 bytes each: a hash, and the time in
+// recent remembers the rows, or items, within the overlap behind the cursor, which each round reads again, in 16 bytes each: a hash, and the time in
 // their cursor. It holds maxSeen of them: where more lie within the overlap the oldest are forgotten, and the overlap begins behind them.
 type recent struct {
 	rows []recentRow // by time

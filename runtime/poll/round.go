@@ -70,14 +70,15 @@ func (p *Poller) page(ctx context.Context, refused **failure) (more bool, err er
 	if at.Number == 0 {
 		conditional = p.st.Validators
 	}
-	a, err := p.get(ctx, at, p.st.Cursor, conditional)
+	a, err := p.get(ctx, at, p.since(), conditional)
 	if err != nil {
 		if errors.Is(err, errGone) {
 			p.st.At = nil
 		}
 		return false, sourceFailure(ctx, err)
 	}
-	if a.notModified {
+	// Many servers give their answer an ETag and never look at If-None-Match.
+	if a.notModified || p.plan.Detect == etag && conditional.match(a.validators) {
 		p.count(func(s *Stats) { s.NotModified++; s.Rounds++ })
 		p.st.At = nil
 		return false, checkpointFailure(ctx, p.keep.save(ctx, p.st))
@@ -94,6 +95,9 @@ func (p *Poller) page(ctx context.Context, refused **failure) (more bool, err er
 	raws, err := p.items(ctx, view, a)
 	if err != nil {
 		return false, unreadable(ctx, "items", err)
+	}
+	if len(raws) > maxItems {
+		return false, &failure{reason: TooManyItems, err: fmt.Errorf("page %d has %d items, and %d are the most of one page: ask for smaller pages, or select fewer with items", at.Number, len(raws), maxItems)}
 	}
 	p.count(func(s *Stats) { s.Pages++; s.Items += int64(len(raws)) })
 	refuse := func(err error) {
@@ -119,6 +123,9 @@ func (p *Poller) page(ctx context.Context, refused **failure) (more bool, err er
 			if fs[i].cursor != "" && p.plan.HTTP != nil {
 				next.advance(fs[i].cursor, fs[i].tie)
 			}
+		}
+		if p.overlap() > 0 {
+			next.recall(fs, p.overlap())
 		}
 		if p.plan.SQL != nil && p.plan.SQL.Cursor != nil {
 			p.pass(next, fs, a.rows)
@@ -279,6 +286,9 @@ func (p *Poller) follow(ctx context.Context, view *expr.View, a *answer, at, nex
 		}
 		token, err := scalar(ctx, p.programs.next, view)
 		if err != nil {
+			if ctx.Err() == nil && blank(a.page.Body) {
+				return false, nil // an empty answer leads nowhere
+			}
 			return false, unreadable(ctx, "pagination.cursor", err)
 		}
 		next.Token = token
@@ -303,7 +313,7 @@ func (p *Poller) complete(ctx context.Context, end *position) error {
 			st.Round++
 		}
 	case cursor:
-		moved = st.Cursor != end.Cursor
+		moved = st.Cursor != end.Cursor || st.Recent.floor != end.Recent.floor
 		st.Cursor, st.Ties, st.Recent = end.Cursor, end.Ties, end.Recent
 	}
 	// An ETag speaks of one address: not of other pages, and not of the one with another cursor in it.

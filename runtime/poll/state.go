@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/waybill-dev/waybill/runtime/checkpoint"
 )
@@ -22,7 +23,7 @@ type state struct {
 	Round uint64 `json:"round,omitempty"`
 	// CursorOf tells whether Cursor still belongs to the expression and parameter that it is for.
 	CursorOf string `json:"cursorOf,omitempty"`
-	// Cursor is the largest seen in complete rounds, and Ties are hashes of the items that had it.
+	// Cursor is the largest seen in complete rounds, and Ties are hashes of the items that had it, or one that is text and may be above it.
 	Cursor string   `json:"cursor,omitempty"`
 	Ties   []uint64 `json:"ties,omitempty"`
 	Recent recent   `json:"recent,omitzero"` // with overlap
@@ -39,12 +40,21 @@ type validators struct {
 	LastModified string `json:"lastModified,omitempty"`
 }
 
+// match reports whether two answers are the same by what they say of themselves: by the ETag, weak or not, where either has one, as RFC 9110
+// has it for If-None-Match, and else by Last-Modified.
+func (v validators) match(w validators) bool {
+	if v.ETag != "" || w.ETag != "" {
+		return strings.TrimPrefix(v.ETag, "W/") == strings.TrimPrefix(w.ETag, "W/")
+	}
+	return v.LastModified != "" && v.LastModified == w.LastModified
+}
+
 // position is a page within a round. What the round began with stays the same for all of its pages.
 type position struct {
 	Number int    `json:"number"`          // of pages before this one
 	Link   string `json:"link,omitempty"`  // pagination by Link: the page's address, relative to the first page's where it can be
 	Token  string `json:"token,omitempty"` // pagination by Cursor; of a database the cursor of the row behind which it begins
-	// Cursor is the largest of this round so far, and Ties the items that have it.
+	// Cursor is the largest of this round so far, and Ties the items that are not surely below it.
 	Cursor string   `json:"cursor,omitempty"`
 	Ties   []uint64 `json:"ties,omitempty"`
 	Recent recent   `json:"recent,omitzero"`

@@ -18,7 +18,7 @@ const (
 	SourceRefused     Reason = "SourceRefused"     // the server does not take the address, the credentials or the request
 	SourceFailed      Reason = "SourceFailed"      // any other answer that is no page
 	PageUnreadable    Reason = "PageUnreadable"    // an expression failed on the page
-	TooManyItems      Reason = "TooManyItems"      // more than Changed can remember
+	TooManyItems      Reason = "TooManyItems"      // more than Changed can remember, or than a page may have
 	ItemRefused       Reason = "ItemRefused"       // an item cannot be published; the others were
 	BrokerFailed      Reason = "BrokerFailed"      // the broker did not take the items
 	CheckpointFailed  Reason = "CheckpointFailed"  // the position could not be written
@@ -28,7 +28,7 @@ const (
 type Stats struct {
 	Polls       int64 `json:"polls"`       // that were answered
 	Rounds      int64 `json:"rounds"`      // that came to their last page
-	NotModified int64 `json:"notModified"` // of these, with 304
+	NotModified int64 `json:"notModified"` // of these, with 304 or, for ETag, with the same ETag or Last-Modified
 	Pages       int64 `json:"pages"`
 	Items       int64 `json:"items"` // on these pages
 	Published   int64 `json:"published"`

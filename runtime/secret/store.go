@@ -22,8 +22,8 @@ type Store interface {
 	Value(namespace, name, key string) ([]byte, error)
 }
 
-// Line returns the first line of a value that is not blank, without surrounding space: what a token, a user name or a password is. Files
-// often end with a newline, and a Secret may hold several tokens, one a line, while they are exchanged.
+// Line returns the first line of a value that is not blank, without surrounding space: what a user name or a password of a broker is.
+// Files often end with a newline.
 func Line(value []byte) []byte {
 	for line := range bytes.Lines(value) {
 		if line = bytes.TrimSpace(line); len(line) > 0 {

@@ -191,6 +191,7 @@ func TestPollerAsksBeyondItsCursor(t *testing.T) {
 	var mu sync.Mutex
 	rows := map[string]string{
 		"/seq": `[{"id":"b","at":9007199254740993},{"id":"a","at":9007199254740992},{"id":"c","at":9007199254740993}]`, "/time": `[{"id":"a","at":"2026-01-01T00:00:00+01:00"},{"id":"b","at":"2025-12-31T23:30:00Z"}]`, "/text": `[{"id":"a","at":"a9"},{"id":"b","at":"b1"}]`,
+		"/late": `[{"id":"a","at":"2026-01-01T12:00:00.5+01:00"}]`,
 	}
 	source := serveAPI(t, func(w http.ResponseWriter, r *http.Request) {
 		mu.Lock()
@@ -201,9 +202,10 @@ func TestPollerAsksBeyondItsCursor(t *testing.T) {
 	for _, name := range []string{"seq", "time", "text"} {
 		docs = append(docs, polling(name, fmt.Sprintf("  schedule: {every: 100ms}\n  http: {url: '%s/%s?x=1', cursor: {cel: item.at, param: since, start: begin}}\n  items: {cel: body}\n  id: {cel: item.id}\n  detect: Cursor", source.URL, name)))
 	}
+	docs = append(docs, polling("late", fmt.Sprintf("  schedule: {every: 100ms}\n  http: {url: '%s/late?x=1', cursor: {cel: item.at, param: since, start: begin}}\n  items: {cel: body}\n  id: {cel: item.id}\n  detect: Cursor\n  overlap: 90s", source.URL)))
 	p := serve(t, docs...)
-	want := map[string][]string{"seq": {"b", "a", "c"}, "time": {"a", "b"}, "text": {"a", "b"}}
-	greatest := map[string]string{"seq": "9007199254740993", "time": "2025-12-31T23:30:00Z", "text": "b1"}
+	want := map[string][]string{"seq": {"b", "a", "c"}, "time": {"a", "b"}, "text": {"a", "b"}, "late": {"a"}}
+	greatest := map[string]string{"seq": "9007199254740993", "time": "2025-12-31T23:30:00Z", "text": "b1", "late": "2026-01-01T11:58:30.5+01:00"}
 	for name, ids := range want {
 		if got := each(t, taken(t, p.at("Mailbox", name, ""), len(ids)), "id"); !slices.Equal(got, ids) {
 			t.Errorf("%s: %q, want %q", name, got, ids)
@@ -222,10 +224,14 @@ func TestPollerAsksBeyondItsCursor(t *testing.T) {
 	}
 	// Of what the server gives again only what is new comes: another one at the cursor itself, and one beyond.
 	mu.Lock()
+	rows["/late"] = `[{"id":"a","at":"2026-01-01T12:00:00.5+01:00"},{"id":"old","at":"2026-01-01T10:58:30Z"},{"id":"in time","at":"2026-01-01T10:58:31Z"}]`
 	rows["/seq"] = `[{"id":"c","at":9007199254740993},{"id":"d","at":9007199254740993},{"id":"old","at":7},{"id":"e","at":9007199254740994}]`
 	mu.Unlock()
 	if got := each(t, taken(t, p.at("Mailbox", "seq", ""), 2), "id"); !slices.Equal(got, []string{"d", "e"}) {
 		t.Errorf("then %q, want d and e", got)
+	}
+	if got := each(t, taken(t, p.at("Mailbox", "late", ""), 1), "id"); !slices.Equal(got, []string{"in time"}) {
+		t.Errorf("then %q, want what came late", got)
 	}
 }
 
@@ -331,7 +337,7 @@ func TestPollerKeepsToItsSchedule(t *testing.T) {
 // What is no page is tried again, and costs nothing of what comes later.
 func TestPollerOutlivesBadAnswers(t *testing.T) {
 	t.Parallel()
-	says(t, "F16")
+	says(t, "F16", "F19")
 	bad := map[string]http.HandlerFunc{
 		"cut":    func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, `{"items":[`) },
 		"html":   func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, `<html>502</html>`) },
@@ -341,6 +347,12 @@ func TestPollerOutlivesBadAnswers(t *testing.T) {
 		"moved":  func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "/elsewhere", http.StatusFound) },
 		"huge": func(w http.ResponseWriter, _ *http.Request) {
 			_, _ = io.WriteString(w, strings.Repeat(" ", 10<<20)+`{"items":["x"]}`)
+		},
+		"many": func(w http.ResponseWriter, _ *http.Request) {
+			_, _ = io.WriteString(w, `{"items":[`+strings.Repeat(`"x",`, 100_000)+`"x"]}`)
+		},
+		"values": func(w http.ResponseWriter, _ *http.Request) {
+			_, _ = io.WriteString(w, `{"items":["x"],"others":[`+strings.Repeat("1,", 2_000_000)+`1]}`)
 		},
 		"bomb": func(w http.ResponseWriter, _ *http.Request) {
 			w.Header().Set("Content-Encoding", "gzip")
