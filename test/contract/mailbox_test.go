@@ -372,6 +372,7 @@ func TestAReceiverThatHangsUpHasReceivedNothing(t *testing.T) {
 		eventually(t, "the poll to be seen", func() bool { return p.counts(t, "waybill_gateway_waiting_receivers", "inbox") == 1 })
 		hangUp()
 		<-ended
+		eventually(t, "the poll to be gone", func() bool { return p.counts(t, "waybill_gateway_waiting_receivers", "inbox") == 0 })
 		began := time.Now()
 		post(t, address+"/messages", "x", "Idempotency-Key", fmt.Sprint(i)).want(http.StatusAccepted)
 		l := one(t, address)
