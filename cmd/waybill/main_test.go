@@ -239,6 +239,36 @@ spec: {topicRef: {name: orders}, deliverTo: {uri: '`+subscriber.URL+`'}}
 	}
 }
 
+// Ctrl-C ends both sides of `waybill run | tee log`, and tee is the quicker one.
+func TestADrainGoesOnWhenNobodyReadsTheOutput(t *testing.T) {
+	for _, format := range []string{"json", "text"} {
+		temp := t.TempDir()
+		out, output, err := os.Pipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		cmd := exec.Command(os.Args[0], "run", "-o", format, "-f", write(t, embedded), "--ephemeral", "--port", "0")
+		cmd.Env, cmd.Stdout = append(os.Environ(), asCommand+"=1", "TMPDIR="+temp), output
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { cmd.Process.Kill() })
+		output.Close()
+		for lines := bufio.NewScanner(out); lines.Scan() && !strings.HasPrefix(lines.Text(), "Up after") && lines.Text() != `{"event":"up"}`; {
+		}
+		out.Close()
+		if err := cmd.Process.Signal(os.Interrupt); err != nil {
+			t.Fatal(err)
+		}
+		if err := cmd.Wait(); err != nil {
+			t.Errorf("-o %s: %v", format, err)
+		}
+		if left, err := filepath.Glob(filepath.Join(temp, "waybill-*")); err != nil || len(left) > 0 {
+			t.Errorf("-o %s: the temporary folder is left: %v %v", format, left, err)
+		}
+	}
+}
+
 func TestDiagnosticsAsJSONNameFileLineAndField(t *testing.T) {
 	path := write(t, strings.ReplaceAll(embedded, "name: main}}", "name: elsewhere}}"))
 	for _, command := range [][]string{{"validate"}, {"run", "--ephemeral"}} {

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"os/signal"
 	"slices"
 	"strconv"
 	"strings"
@@ -70,6 +71,8 @@ the drain took too long.`,
 		if f.ephemeral && flags.Changed("data") {
 			return usage(cmd, "--data and --ephemeral exclude each other: the one keeps a folder, the other keeps nothing")
 		}
+		// Who reads the output may end before this process does, as tee does on Ctrl-C: a line that nobody reads must not cost the drain.
+		signal.Ignore(syscall.SIGPIPE)
 		return run(cmd.Context(), f, cmd.InOrStdin(), cmd.OutOrStdout(), cmd.ErrOrStderr())
 	}
 	return cmd
