@@ -287,6 +287,45 @@ func TestDiagnosticsAsJSONNameFileLineAndField(t *testing.T) {
 	}
 }
 
+// An expression that no worker could start with is a fault of the files.
+func TestValidateRefusesWhatRunCouldNotStart(t *testing.T) {
+	path := write(t, embedded+`---
+apiVersion: waybill.dev/v1alpha1
+kind: Subscription
+metadata: {name: filtered}
+spec: {topicRef: {name: orders}, filter: {cel: 'matches(type, "[")'}, deliverTo: {uri: 'http://127.0.0.1:9'}}
+---
+apiVersion: waybill.dev/v1alpha1
+kind: Poller
+metadata: {name: identified}
+spec: {schedule: {every: 60s}, http: {url: 'http://127.0.0.1:9'}, items: {cel: body}, detect: Changed, id: {cel: 'int("a")'}, to: {topicRef: {name: orders}}}
+---
+apiVersion: waybill.dev/v1alpha1
+kind: Endpoint
+metadata: {name: keyed}
+spec: {path: /in, pattern: RequestAck, key: {cel: 'string(b"\xff")'}, to: {topicRef: {name: orders}}}
+---
+apiVersion: waybill.dev/v1alpha1
+kind: Pipeline
+metadata: {name: changed}
+spec: {from: {topicRef: {name: orders}}, steps: [{name: change, transform: {cel: '{"a": bool("x")}'}}], to: {topicRef: {name: others}}}
+---
+apiVersion: waybill.dev/v1alpha1
+kind: Topic
+metadata: {name: others}
+spec: {brokerRef: {name: main}}
+`)
+	for _, command := range []string{"validate", "compile"} {
+		code, out, errs := call(t, command, "-f", path)
+		for _, part := range []string{"Subscription default/filtered: spec.filter.cel: ", "Poller default/identified: spec.id.cel: ",
+			"Endpoint default/keyed: spec.key.cel: ", "Pipeline default/changed: spec.steps[0].transform.cel: ", "4 faults found"} {
+			if code != exitInvalid || !strings.Contains(errs, part) {
+				t.Errorf("%s: exit code %d, want %q in:\n%s%s", command, code, part, out, errs)
+			}
+		}
+	}
+}
+
 func TestASecondProcessOnTheSameFolderIsRefused(t *testing.T) {
 	data, path := t.TempDir(), write(t, embedded)
 	start(t, "-f", path, "--data", data, "--port", "0").waitUp()

@@ -31,7 +31,8 @@ type Program struct {
 	names map[string]bool
 }
 
-// Check says whether an expression may stand where want is wanted: syntax, names, types and bounds. It evaluates nothing.
+// Check says whether an expression may stand where want is wanted: syntax, names, types, bounds, and values that no message changes. What it
+// lets through Compile does too.
 func Check(source string, s Scope, want Kind) error {
 	_, _, err := check(source, s, want)
 	return err
@@ -39,15 +40,12 @@ func Check(source string, s Scope, want Kind) error {
 
 // Compile checks an expression and makes it ready to run.
 func Compile(source string, s Scope, want Kind) (*Program, error) {
-	e, ast, err := check(source, s, want)
+	e, whole, err := check(source, s, want)
 	if err != nil {
 		return nil, err
 	}
-	d := &director{env: e, ast: ast.NativeRep(), scope: s}
-	p := &Program{root: both{foreign: newForeign(e, d.ast, d.ast.Expr())}, names: spelt(d.ast)}
-	if _, err := p.root.foreign.plan(); err != nil {
-		return nil, fmt.Errorf("the expression cannot be run: %w", err)
-	}
+	d := &director{env: e, ast: whole.whole, scope: s}
+	p := &Program{root: both{foreign: whole}, names: spelt(d.ast)}
 	if !d.direct() {
 		p.emit = p.root.foreign.emit
 		return p, nil
@@ -62,7 +60,8 @@ func Compile(source string, s Scope, want Kind) (*Program, error) {
 	return p, nil
 }
 
-func check(source string, s Scope, want Kind) (*environment, *cel.Ast, error) {
+// check returns the whole expression planned: cel-go computes what is constant then, and reads regular expressions.
+func check(source string, s Scope, want Kind) (*environment, *foreign, error) {
 	if strings.TrimSpace(source) == "" {
 		return nil, nil, errors.New("the expression is empty")
 	}
@@ -80,7 +79,11 @@ func check(source string, s Scope, want Kind) (*environment, *cel.Ast, error) {
 	if err := fits(ast.OutputType(), want); err != nil {
 		return nil, nil, err
 	}
-	return e, ast, nil
+	whole := newForeign(e, ast.NativeRep(), ast.NativeRep().Expr())
+	if _, err := whole.plan(); err != nil {
+		return nil, nil, whole.explain(source, s)
+	}
+	return e, whole, nil
 }
 
 // fits checks the type of a result; dyn fits everything and is checked at run time.
