@@ -242,6 +242,15 @@ func asksForToken(p *plan.Plan) bool {
 	return false
 }
 
+// neverUp tells that the run was told to end before anything began.
+func (s *speaker) neverUp() {
+	if s.json {
+		s.line(drainedEvent{Event: "drained", Complete: true})
+		return
+	}
+	fmt.Fprintln(s.out, "Told to end before it was up: nothing had begun.")
+}
+
 // draining tells a person what the silence after Ctrl-C is.
 func (s *speaker) draining(limit time.Duration) {
 	if !s.json {

@@ -36,11 +36,20 @@ func (e *exit) Error() string {
 }
 
 func main() {
-	ctx, drain := context.WithCancel(context.Background())
+	os.Exit(Main(context.Background(), os.Args[1:], os.Stdout, os.Stderr))
+}
+
+// untilSignal gives a context that ends with the first signal, for a command that has something to bring to an end. The others leave signals
+// alone, and so end with the first one, whatever they do.
+func untilSignal(ctx context.Context) (context.Context, func()) {
+	ctx, drain := context.WithCancel(ctx)
 	signals := make(chan os.Signal, 2)
 	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
 	go obey(signals, drain)
-	os.Exit(Main(ctx, os.Args[1:], os.Stdout, os.Stderr))
+	return ctx, func() {
+		signal.Stop(signals)
+		drain()
+	}
 }
 
 // obey drains with the first signal and ends the process at once with the second; what is stored survives that.
@@ -55,7 +64,7 @@ func obey(signals <-chan os.Signal, drain func()) {
 	os.Exit(128 + int(second))
 }
 
-// Main is the whole command: it returns the exit code. ctx ends with the first signal and starts the drain.
+// Main is the whole command: it returns the exit code. The end of ctx starts the drain, as the first signal does.
 func Main(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	root := &cobra.Command{
 		Use:   "waybill",

@@ -73,7 +73,9 @@ the drain took too long.`,
 		}
 		// Who reads the output may end before this process does, as tee does on Ctrl-C: a line that nobody reads must not cost the drain.
 		signal.Ignore(syscall.SIGPIPE)
-		return run(cmd.Context(), f, cmd.InOrStdin(), cmd.OutOrStdout(), cmd.ErrOrStderr())
+		ctx, end := untilSignal(cmd.Context())
+		defer end()
+		return run(ctx, f, cmd.InOrStdin(), cmd.OutOrStdout(), cmd.ErrOrStderr())
 	}
 	return cmd
 }
@@ -85,8 +87,13 @@ func run(ctx context.Context, f *runFlags, stdin io.Reader, stdout, stderr io.Wr
 	if err != nil {
 		return &exit{exitUsage, err}
 	}
-	l, err := f.read(stdin)
-	if err != nil {
+	say := &speaker{out: stdout, json: f.value == "json"}
+	l, err := f.read(until{ctx, stdin})
+	switch {
+	case ctx.Err() != nil:
+		say.neverUp()
+		return nil
+	case err != nil:
 		return err
 	}
 	if len(l.faults) == 0 { // else it is not known what is referred to
@@ -128,7 +135,6 @@ func run(ctx context.Context, f *runFlags, stdin io.Reader, stdout, stderr io.Wr
 	}
 	defer listener.Close()
 
-	say := &speaker{out: stdout, json: f.value == "json"}
 	show := newDisplay(stdout, stderr, say.json)
 	log := slog.New(&console{display: show})
 	slog.SetDefault(log) // what net/http says by itself is in no other form
