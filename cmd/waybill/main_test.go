@@ -3,7 +3,9 @@ package main
 import (
 	"bufio"
 	"bytes"
+	"context"
 	"encoding/json"
+	"io"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -268,6 +270,46 @@ func TestADrainGoesOnWhenNobodyReadsTheOutput(t *testing.T) {
 		}
 	}
 }
+
+// A start that is told to end has not failed, however far it has come.
+func TestARunThatIsToldToEndBeforeItIsUp(t *testing.T) {
+	silent, err := net.Listen("tcp", "127.0.0.1:0") // a broker that never says who it is
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer silent.Close()
+	skipped := embedded + "---\napiVersion: v1\nkind: ConfigMap\nmetadata: {name: other}\n"
+	for stage, c := range map[string]struct {
+		manifests string
+		args      []string
+		when      func(end func()) io.Writer // the standard error: what is told there tells how far it has come
+	}{
+		"before it reads":          {embedded, nil, func(end func()) io.Writer { end(); return io.Discard }},
+		"before the server starts": {skipped, nil, func(end func()) io.Writer { return writer(func() { end() }) }},
+		"while it dials its brokers": {embedded, []string{"--broker", "main=nats://" + silent.Addr().String()}, func(end func()) io.Writer {
+			go func() {
+				if c, err := silent.Accept(); err == nil {
+					defer c.Close()
+					end()
+					_, _ = io.Copy(io.Discard, c) // until the run hangs up
+				}
+			}()
+			return io.Discard
+		}},
+	} {
+		ctx, cancel := context.WithCancel(t.Context())
+		var out bytes.Buffer
+		code := Main(ctx, append([]string{"run", "-o", "json", "-f", write(t, c.manifests), "--ephemeral", "--port", "0"}, c.args...), &out, c.when(cancel))
+		if want := `{"event":"drained","finished":0,"released":0,"lost":0,"complete":true}` + "\n"; code != exitDone || out.String() != want {
+			t.Errorf("%s: exit code %d, %s", stage, code, out.String())
+		}
+	}
+}
+
+// A writer is called for each write.
+type writer func()
+
+func (w writer) Write(p []byte) (int, error) { w(); return len(p), nil }
 
 func TestDiagnosticsAsJSONNameFileLineAndField(t *testing.T) {
 	path := write(t, strings.ReplaceAll(embedded, "name: main}}", "name: elsewhere}}"))

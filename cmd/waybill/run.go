@@ -147,7 +147,11 @@ func run(ctx context.Context, f *runFlags, stdin io.Reader, stdout, stderr io.Wr
 		return nothingRuns(refused, missing)
 	}
 	if needsEmbedded(plans) {
-		if err = lap.startEmbedded(ctx, log); err != nil {
+		switch err = lap.startEmbedded(ctx, log); {
+		case ctx.Err() != nil && errors.Is(err, ctx.Err()):
+			say.neverUp()
+			return partly(len(refused)+len(missing) > 0)
+		case err != nil:
 			return &exit{exitInvalid, err}
 		}
 		defer func() {
@@ -171,11 +175,10 @@ func run(ctx context.Context, f *runFlags, stdin io.Reader, stdout, stderr io.Wr
 	go func() { served <- server.Serve(listener) }()
 
 	eng.Start(ctx, plans)
-	all := say.announce(ctx, eng, outcomes, &wanted, lap.address, func() { show.pending(eng) })
+	untroubled := say.announce(ctx, eng, outcomes, &wanted, lap.address, func() { show.pending(eng) })
 	if ctx.Err() == nil {
 		say.up(time.Since(began), lap, outcomes, notStarted(slices.Concat(refused, missing), &actual, f.ephemeral && lap.embedded != nil), f.stateDir())
 	}
-	partly := len(refused)+len(missing) > 0 || !all
 	show.watch(ctx, eng)
 	say.draining(f.drain)
 
@@ -197,7 +200,12 @@ func run(ctx context.Context, f *runFlags, stdin io.Reader, stdout, stderr io.Wr
 	lastTraces(tracer, log)
 	complete = complete && !slices.ContainsFunc(drained, func(d engine.Drained) bool { return d.Cut })
 	say.drained(drained, complete, gone, left)
-	if partly || !complete {
+	return partly(len(refused)+len(missing) > 0 || !untroubled || !complete)
+}
+
+// partly is the end of a run of which a part did not start, or was cut off.
+func partly(is bool) error {
+	if is {
 		return &exit{exitPartly, nil}
 	}
 	return nil
