@@ -171,6 +171,7 @@ func run(ctx context.Context, f *runFlags, stdin io.Reader, stdout, stderr io.Wr
 
 	eng := engine.New(host)
 	server := &http.Server{Handler: watchedLocally(telemetry.Handler(eng, eng.Gateways())), ReadHeaderTimeout: 10 * time.Second, ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelWarn)}
+	engine.CloseNewcomers(server)
 	served := make(chan error, 1)
 	go func() { served <- server.Serve(listener) }()
 
