@@ -280,8 +280,11 @@ func (s *speaker) drained(parts []engine.Drained, complete, gone bool, undeliver
 	}
 	fmt.Fprintln(s.out)
 	cutOff := "what was cut off comes again with the next run"
-	if gone {
+	switch {
+	case gone:
 		cutOff = "what was cut off is gone"
+	case e.Lost > 0:
+		cutOff += ", but for what was lost"
 	}
 	if !complete {
 		fmt.Fprintf(s.out, "The time was over before everything had ended: %s. --drain gives it longer.\n", cutOff)
