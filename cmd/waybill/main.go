@@ -17,7 +17,7 @@ import (
 // Exit codes, as docs/contract.md promises them.
 const (
 	exitDone    = 0
-	exitInvalid = 1 // invalid input, a taken port, a locked data folder
+	exitInvalid = 1 // invalid input, a taken port, a locked data folder, an output that cannot be written
 	exitUsage   = 2 // wrong flags, a missing path
 	exitPartly  = 3 // partly running or partly drained
 )
@@ -80,20 +80,29 @@ This command takes the same YAML as a cluster and needs none.`,
 		Args:          aCommand,
 		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	root.SetOut(stdout)
+	out := &written{to: stdout}
+	root.SetOut(out)
 	root.SetErr(stderr)
 	root.SetArgs(args)
 	root.SetVersionTemplate("waybill {{.Version}}\n")
 	root.SetFlagErrorFunc(wrongFlag)
-	root.AddCommand(newRun(), newValidate(), newCompile(), newVersion())
+	run := newRun()
+	run.SetOut(stdout) // it delivers whether or not anybody reads that
+	root.AddCommand(run, newValidate(), newCompile(), newVersion())
 
 	err := root.ExecuteContext(ctx)
-	if err == nil {
+	var e *exit
+	switch {
+	case errors.As(err, &e):
+	case out.fault != nil:
+		e = &exit{exitInvalid, nil}
+	case err != nil:
+		e = &exit{exitUsage, err}
+	default:
 		return exitDone
 	}
-	var e *exit
-	if !errors.As(err, &e) {
-		e = &exit{exitUsage, err}
+	if out.fault != nil {
+		fmt.Fprintf(stderr, "waybill: cannot write to the standard output: %v\n", out.fault)
 	}
 	if e.err != nil {
 		fmt.Fprintf(stderr, "waybill: %v\n", e.err)
@@ -106,9 +115,6 @@ func newVersion() *cobra.Command {
 		Use:   "version",
 		Short: "Print which waybill this is",
 		Args:  noArguments,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			_, err := fmt.Fprintf(cmd.OutOrStdout(), "waybill %s\n", version())
-			return err
-		},
+		Run:   func(cmd *cobra.Command, _ []string) { fmt.Fprintf(cmd.OutOrStdout(), "waybill %s\n", version()) },
 	}
 }

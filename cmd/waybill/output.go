@@ -2,8 +2,10 @@ package main
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"slices"
 	"strings"
 
@@ -33,6 +35,23 @@ func (o *output) Set(v string) error {
 	}
 	o.value = v
 	return nil
+}
+
+// written remembers the first fault of an output: a command whose result was not written is not done.
+type written struct {
+	to    io.Writer
+	fault error
+}
+
+func (w *written) Write(p []byte) (int, error) {
+	n, err := w.to.Write(p)
+	if err != nil && w.fault == nil {
+		w.fault = err
+		if e, ok := errors.AsType[*fs.PathError](err); ok {
+			w.fault = e.Err
+		}
+	}
+	return n, err
 }
 
 // report prints diagnostics: one JSON object a line on stdout, or lines for a person on stderr.
