@@ -182,7 +182,8 @@ func TestExitCodes(t *testing.T) {
 		"an unknown format":         {[]string{"validate", "-f", good, "-o", "xml"}, 2, "want text or json"},
 		"run of what is invalid":    {[]string{"run", "-f", missing, "--ephemeral"}, 1, "nothing was started"},
 		"a taken port":              {[]string{"run", "-f", good, "--ephemeral", "--port", port}, 1, "--port"},
-		"open to everybody":         {[]string{"run", "-f", good, "--ephemeral", "--listen", "0.0.0.0"}, 1, "spec.auth"},
+		"open to everybody":         {[]string{"run", "-f", good, "--ephemeral", "--port", "0", "--listen", "0.0.0.0"}, 1, "spec.auth"},
+		"a name that nobody has":    {[]string{"run", "-f", good, "--ephemeral", "--port", "0", "--listen", "nobody.invalid"}, 1, "no address of this machine"},
 		"--data beside --ephemeral": {[]string{"run", "-f", good, "--ephemeral", "--data", "x"}, 2, "ephemeral"},
 		"a bad --broker":            {[]string{"run", "-f", good, "--broker", "main"}, 2, "NAME=URL"},
 		"a bad --service":           {[]string{"run", "-f", good, "--service", "x=y"}, 2, "--service"},
@@ -327,6 +328,29 @@ func TestARunThatIsToldToEndBeforeItIsUp(t *testing.T) {
 type writer func()
 
 func (w writer) Write(p []byte) (int, error) { w(); return len(p), nil }
+
+func TestLoopbackHasSeveralSpellings(t *testing.T) {
+	path := write(t, embedded)
+	for _, host := range []string{"localhost", "[::1]"} {
+		if strings.Contains(host, ":") {
+			l, err := net.Listen("tcp", "[::1]:0")
+			if err != nil {
+				continue // this machine has no IPv6
+			}
+			l.Close()
+		}
+		p := start(t, "-f", path, "--ephemeral", "--port", "0", "--listen", host).waitUp()
+		resp, err := http.Get(p.address("Topic", "orders") + "/nothing")
+		if err != nil {
+			t.Fatal(err)
+		}
+		resp.Body.Close()
+		p.signal(syscall.SIGTERM)
+		if p.exitCode() != exitDone {
+			t.Errorf("--listen %s: exit code %d\n%s", host, p.exitCode(), p.stderr.String())
+		}
+	}
+}
 
 func TestDiagnosticsAsJSONNameFileLineAndField(t *testing.T) {
 	path := write(t, strings.ReplaceAll(embedded, "name: main}}", "name: elsewhere}}"))
