@@ -164,7 +164,7 @@ func notStarted(out []manifest.Diagnostic, result *compile.Result, fresh bool) s
 		r := plan.Resource{Kind: d.Kind, Namespace: d.Namespace, Name: d.Name}
 		if why[r] == "" {
 			order = append(order, r)
-			why[r] = d.Message
+			why[r] = manifest.Visible(manifest.Shorten(d.Message))
 		}
 	}
 	if len(order) == 0 {

@@ -60,6 +60,7 @@ func report(o *output, stdout, stderr io.Writer, ds []manifest.Diagnostic) {
 		enc := json.NewEncoder(stdout)
 		enc.SetEscapeHTML(false)
 		for _, d := range ds {
+			d.Message = manifest.Shorten(d.Message)
 			enc.Encode(d)
 		}
 		return
@@ -72,7 +73,8 @@ func report(o *output, stdout, stderr io.Writer, ds []manifest.Diagnostic) {
 // reportSkipped names the kinds of others that were passed over, each once.
 func reportSkipped(stderr io.Writer, set *manifest.Set) {
 	for _, s := range set.Skipped {
-		fmt.Fprintf(stderr, "%s:%d: skipped %s %s, which is no kind of Waybill's%s\n", s.File, s.Line, s.APIVersion, s.Kind, more(s.Count-1))
+		what := manifest.Visible(manifest.Shorten(s.APIVersion) + " " + manifest.Shorten(s.Kind))
+		fmt.Fprintf(stderr, "%s:%d: skipped %s, which is no kind of Waybill's%s\n", manifest.Visible(s.File), s.Line, what, more(s.Count-1))
 	}
 }
 
