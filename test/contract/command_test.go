@@ -122,6 +122,12 @@ func TestDeclaredAndActualBroker(t *testing.T) {
 	if code := p.signal(syscall.SIGTERM); code != 3 {
 		t.Errorf("exit code %d, want 3", code)
 	}
+	for _, command := range []string{"validate", "compile"} {
+		code, _, errs := waybill(t, command, "-f", file)
+		if !strings.Contains(errs, "Pipeline default/score: spec.steps[0].container: ") || code != 1 {
+			t.Errorf("%s: exit code %d, and nothing about the step that runs here: %s", command, code, errs)
+		}
+	}
 	for _, part := range []string{"did you mean billing?", "did you mean weigh?"} {
 		if !strings.Contains(p.stderr.String(), part) {
 			t.Errorf("nothing says %q:\n%s", part, p.stderr.String())
