@@ -11,9 +11,9 @@ import (
 )
 
 // announce tells of each resource when it runs, and returns once none is left that still tries to start, or ctx ends. It reports whether
-// all of them run. wait is called while some do not.
+// all of them run, or would have if ctx had not ended. wait is called while some do not.
 func (s *speaker) announce(ctx context.Context, eng *engine.Engine, outcomes []compile.Outcome, elsewhere *compile.Result,
-	address func(*compile.Outcome) string, wait func()) (all bool) {
+	address func(*compile.Outcome) string, wait func()) (untroubled bool) {
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
 	for {
@@ -34,7 +34,7 @@ func (s *speaker) announce(ctx context.Context, eng *engine.Engine, outcomes []c
 		wait()
 		select {
 		case <-ctx.Done():
-			return false
+			return !slices.ContainsFunc(eng.Status(), func(s engine.Status) bool { return s.State == engine.Waiting || s.State == engine.Failed })
 		case <-tick.C:
 		}
 	}

@@ -164,7 +164,7 @@ func notStarted(out []manifest.Diagnostic, result *compile.Result, fresh bool) s
 		r := plan.Resource{Kind: d.Kind, Namespace: d.Namespace, Name: d.Name}
 		if why[r] == "" {
 			order = append(order, r)
-			why[r] = d.Message
+			why[r] = manifest.Visible(manifest.Shorten(d.Message))
 		}
 	}
 	if len(order) == 0 {
@@ -242,6 +242,15 @@ func asksForToken(p *plan.Plan) bool {
 	return false
 }
 
+// neverUp tells that the run was told to end before anything began.
+func (s *speaker) neverUp() {
+	if s.json {
+		s.line(drainedEvent{Event: "drained", Complete: true})
+		return
+	}
+	fmt.Fprintln(s.out, "Told to end before it was up: nothing had begun.")
+}
+
 // draining tells a person what the silence after Ctrl-C is.
 func (s *speaker) draining(limit time.Duration) {
 	if !s.json {
@@ -271,8 +280,11 @@ func (s *speaker) drained(parts []engine.Drained, complete, gone bool, undeliver
 	}
 	fmt.Fprintln(s.out)
 	cutOff := "what was cut off comes again with the next run"
-	if gone {
+	switch {
+	case gone:
 		cutOff = "what was cut off is gone"
+	case e.Lost > 0:
+		cutOff += ", but for what was lost"
 	}
 	if !complete {
 		fmt.Fprintf(s.out, "The time was over before everything had ended: %s. --drain gives it longer.\n", cutOff)

@@ -9,6 +9,9 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/waybill-dev/waybill/runtime/engine"
+	"github.com/waybill-dev/waybill/runtime/flow"
 )
 
 // A terminal is what a person sees of a run in this process.
@@ -120,6 +123,24 @@ spec: {topicRef: {name: orders}, startFrom: {position: Earliest}, deliverTo: {se
 	} {
 		if strings.Contains(c.text, c.part) {
 			t.Errorf("%s: %q is told:\n%s", what, c.part, c.text)
+		}
+	}
+}
+
+func TestWhatADrainTells(t *testing.T) {
+	cut := engine.Drained{Drained: flow.Drained{Finished: 1, Cancelled: 6, Released: 2, Lost: 4}, Cut: true}
+	for _, c := range []struct {
+		complete, gone bool
+		want           string
+	}{
+		{true, false, "Drained: 1 in flight finished, 2 handed back for the next run, 4 lost that had no promise to be kept (accepted, or at most once)\n"},
+		{false, false, "everything had ended: what was cut off comes again with the next run, but for what was lost. --drain"},
+		{false, true, "everything had ended: what was cut off is gone. --drain"},
+	} {
+		var out strings.Builder
+		(&speaker{out: &out}).drained([]engine.Drained{cut}, c.complete, c.gone, 0)
+		if !strings.Contains(out.String(), c.want) {
+			t.Errorf("%q is not told:\n%s", c.want, out.String())
 		}
 	}
 }

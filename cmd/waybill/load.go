@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -37,6 +38,31 @@ func (s *sources) read(stdin io.Reader) (*load, error) {
 		return nil, &exit{exitInvalid, fmt.Errorf("%s: no object in it: an object begins with apiVersion and kind", strings.Join(set.Files, ", "))}
 	}
 	return &load{set, faults}, nil
+}
+
+// until reads until ctx ends: a terminal, or a pipe that nobody closes, gives nothing and no end either.
+type until struct {
+	ctx context.Context
+	in  io.Reader
+}
+
+func (u until) Read(p []byte) (int, error) {
+	type result struct {
+		n   int
+		err error
+	}
+	own := make([]byte, len(p)) // a read that nobody waits for any more must not write into p
+	done := make(chan result, 1)
+	go func() {
+		n, err := u.in.Read(own)
+		done <- result{n, err}
+	}()
+	select {
+	case r := <-done:
+		return copy(p, own[:r.n]), r.err
+	case <-u.ctx.Done():
+		return 0, u.ctx.Err()
+	}
 }
 
 // input is what the compiler is told; of Secrets their keys only, and which values cannot be used.

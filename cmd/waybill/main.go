@@ -17,7 +17,7 @@ import (
 // Exit codes, as docs/contract.md promises them.
 const (
 	exitDone    = 0
-	exitInvalid = 1 // invalid input, a taken port, a locked data folder
+	exitInvalid = 1 // invalid input, a taken port, a locked data folder, an output that cannot be written
 	exitUsage   = 2 // wrong flags, a missing path
 	exitPartly  = 3 // partly running or partly drained
 )
@@ -36,11 +36,20 @@ func (e *exit) Error() string {
 }
 
 func main() {
-	ctx, drain := context.WithCancel(context.Background())
+	os.Exit(Main(context.Background(), os.Args[1:], os.Stdout, os.Stderr))
+}
+
+// untilSignal gives a context that ends with the first signal, for a command that has something to bring to an end. The others leave signals
+// alone, and so end with the first one, whatever they do.
+func untilSignal(ctx context.Context) (context.Context, func()) {
+	ctx, drain := context.WithCancel(ctx)
 	signals := make(chan os.Signal, 2)
 	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
 	go obey(signals, drain)
-	os.Exit(Main(ctx, os.Args[1:], os.Stdout, os.Stderr))
+	return ctx, func() {
+		signal.Stop(signals)
+		drain()
+	}
 }
 
 // obey drains with the first signal and ends the process at once with the second; what is stored survives that.
@@ -55,7 +64,7 @@ func obey(signals <-chan os.Signal, drain func()) {
 	os.Exit(128 + int(second))
 }
 
-// Main is the whole command: it returns the exit code. ctx ends with the first signal and starts the drain.
+// Main is the whole command: it returns the exit code. The end of ctx starts the drain, as the first signal does.
 func Main(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	root := &cobra.Command{
 		Use:   "waybill",
@@ -71,20 +80,29 @@ This command takes the same YAML as a cluster and needs none.`,
 		Args:          aCommand,
 		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	root.SetOut(stdout)
+	out := &written{to: stdout}
+	root.SetOut(out)
 	root.SetErr(stderr)
 	root.SetArgs(args)
 	root.SetVersionTemplate("waybill {{.Version}}\n")
 	root.SetFlagErrorFunc(wrongFlag)
-	root.AddCommand(newRun(), newValidate(), newCompile(), newVersion())
+	run := newRun()
+	run.SetOut(stdout) // it delivers whether or not anybody reads that
+	root.AddCommand(run, newValidate(), newCompile(), newVersion())
 
 	err := root.ExecuteContext(ctx)
-	if err == nil {
+	var e *exit
+	switch {
+	case errors.As(err, &e):
+	case out.fault != nil:
+		e = &exit{exitInvalid, nil}
+	case err != nil:
+		e = &exit{exitUsage, err}
+	default:
 		return exitDone
 	}
-	var e *exit
-	if !errors.As(err, &e) {
-		e = &exit{exitUsage, err}
+	if out.fault != nil {
+		fmt.Fprintf(stderr, "waybill: cannot write to the standard output: %v\n", out.fault)
 	}
 	if e.err != nil {
 		fmt.Fprintf(stderr, "waybill: %v\n", e.err)
@@ -97,9 +115,6 @@ func newVersion() *cobra.Command {
 		Use:   "version",
 		Short: "Print which waybill this is",
 		Args:  noArguments,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			_, err := fmt.Fprintf(cmd.OutOrStdout(), "waybill %s\n", version())
-			return err
-		},
+		Run:   func(cmd *cobra.Command, _ []string) { fmt.Fprintf(cmd.OutOrStdout(), "waybill %s\n", version()) },
 	}
 }

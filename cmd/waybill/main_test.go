@@ -3,7 +3,9 @@ package main
 import (
 	"bufio"
 	"bytes"
+	"context"
 	"encoding/json"
+	"io"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -180,7 +182,8 @@ func TestExitCodes(t *testing.T) {
 		"an unknown format":         {[]string{"validate", "-f", good, "-o", "xml"}, 2, "want text or json"},
 		"run of what is invalid":    {[]string{"run", "-f", missing, "--ephemeral"}, 1, "nothing was started"},
 		"a taken port":              {[]string{"run", "-f", good, "--ephemeral", "--port", port}, 1, "--port"},
-		"open to everybody":         {[]string{"run", "-f", good, "--ephemeral", "--listen", "0.0.0.0"}, 1, "spec.auth"},
+		"open to everybody":         {[]string{"run", "-f", good, "--ephemeral", "--port", "0", "--listen", "0.0.0.0"}, 1, "spec.auth"},
+		"a name that nobody has":    {[]string{"run", "-f", good, "--ephemeral", "--port", "0", "--listen", "nobody.invalid"}, 1, "no address of this machine"},
 		"--data beside --ephemeral": {[]string{"run", "-f", good, "--ephemeral", "--data", "x"}, 2, "ephemeral"},
 		"a bad --broker":            {[]string{"run", "-f", good, "--broker", "main"}, 2, "NAME=URL"},
 		"a bad --service":           {[]string{"run", "-f", good, "--service", "x=y"}, 2, "--service"},
@@ -239,6 +242,116 @@ spec: {topicRef: {name: orders}, deliverTo: {uri: '`+subscriber.URL+`'}}
 	}
 }
 
+// Ctrl-C ends both sides of `waybill run | tee log`, and tee is the quicker one.
+func TestADrainGoesOnWhenNobodyReadsTheOutput(t *testing.T) {
+	for _, format := range []string{"json", "text"} {
+		temp := t.TempDir()
+		out, output, err := os.Pipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		cmd := exec.Command(os.Args[0], "run", "-o", format, "-f", write(t, embedded), "--ephemeral", "--port", "0")
+		cmd.Env, cmd.Stdout = append(os.Environ(), asCommand+"=1", "TMPDIR="+temp), output
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { cmd.Process.Kill() })
+		output.Close()
+		for lines := bufio.NewScanner(out); lines.Scan() && !strings.HasPrefix(lines.Text(), "Up after") && lines.Text() != `{"event":"up"}`; {
+		}
+		out.Close()
+		if err := cmd.Process.Signal(os.Interrupt); err != nil {
+			t.Fatal(err)
+		}
+		if err := cmd.Wait(); err != nil {
+			t.Errorf("-o %s: %v", format, err)
+		}
+		if left, err := filepath.Glob(filepath.Join(temp, "waybill-*")); err != nil || len(left) > 0 {
+			t.Errorf("-o %s: the temporary folder is left: %v %v", format, left, err)
+		}
+	}
+}
+
+// A full disk must not look like a plan.
+func TestAResultThatCannotBeWrittenIsNotDone(t *testing.T) {
+	full, err := os.OpenFile("/dev/full", os.O_WRONLY, 0)
+	if err != nil {
+		t.Skip(err)
+	}
+	defer full.Close()
+	good, bad := write(t, embedded), write(t, strings.ReplaceAll(embedded, "brokerRef", "brokerReff"))
+	for _, args := range []string{"validate -f GOOD", "validate -f BAD -o json", "compile -f GOOD", "compile -f GOOD -o json", "compile -f GOOD -o yaml", "version", "--version", "--help"} {
+		var errs bytes.Buffer
+		code := Main(t.Context(), strings.Fields(strings.NewReplacer("GOOD", good, "BAD", bad).Replace(args)), full, &errs)
+		if want := "waybill: cannot write to the standard output: no space left on device\n"; code != exitInvalid || !strings.HasPrefix(errs.String(), want) {
+			t.Errorf("waybill %s: exit code %d, %s", args, code, errs.String())
+		}
+	}
+}
+
+// A start that is told to end has not failed, however far it has come.
+func TestARunThatIsToldToEndBeforeItIsUp(t *testing.T) {
+	silent, err := net.Listen("tcp", "127.0.0.1:0") // a broker that never says who it is
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer silent.Close()
+	skipped := embedded + "---\napiVersion: v1\nkind: ConfigMap\nmetadata: {name: other}\n"
+	for stage, c := range map[string]struct {
+		manifests string
+		args      []string
+		when      func(end func()) io.Writer // the standard error: what is told there tells how far it has come
+	}{
+		"before it reads":          {embedded, nil, func(end func()) io.Writer { end(); return io.Discard }},
+		"before the server starts": {skipped, nil, func(end func()) io.Writer { return writer(func() { end() }) }},
+		"while it dials its brokers": {embedded, []string{"--broker", "main=nats://" + silent.Addr().String()}, func(end func()) io.Writer {
+			go func() {
+				if c, err := silent.Accept(); err == nil {
+					defer c.Close()
+					end()
+					_, _ = io.Copy(io.Discard, c) // until the run hangs up
+				}
+			}()
+			return io.Discard
+		}},
+	} {
+		ctx, cancel := context.WithCancel(t.Context())
+		var out bytes.Buffer
+		code := Main(ctx, append([]string{"run", "-o", "json", "-f", write(t, c.manifests), "--ephemeral", "--port", "0"}, c.args...), &out, c.when(cancel))
+		if want := `{"event":"drained","finished":0,"released":0,"lost":0,"complete":true}` + "\n"; code != exitDone || out.String() != want {
+			t.Errorf("%s: exit code %d, %s", stage, code, out.String())
+		}
+	}
+}
+
+// A writer is called for each write.
+type writer func()
+
+func (w writer) Write(p []byte) (int, error) { w(); return len(p), nil }
+
+func TestLoopbackHasSeveralSpellings(t *testing.T) {
+	path := write(t, embedded)
+	for _, host := range []string{"localhost", "[::1]"} {
+		if strings.Contains(host, ":") {
+			l, err := net.Listen("tcp", "[::1]:0")
+			if err != nil {
+				continue // this machine has no IPv6
+			}
+			l.Close()
+		}
+		p := start(t, "-f", path, "--ephemeral", "--port", "0", "--listen", host).waitUp()
+		resp, err := http.Get(p.address("Topic", "orders") + "/nothing")
+		if err != nil {
+			t.Fatal(err)
+		}
+		resp.Body.Close()
+		p.signal(syscall.SIGTERM)
+		if p.exitCode() != exitDone {
+			t.Errorf("--listen %s: exit code %d\n%s", host, p.exitCode(), p.stderr.String())
+		}
+	}
+}
+
 func TestDiagnosticsAsJSONNameFileLineAndField(t *testing.T) {
 	path := write(t, strings.ReplaceAll(embedded, "name: main}}", "name: elsewhere}}"))
 	for _, command := range [][]string{{"validate"}, {"run", "--ephemeral"}} {
@@ -253,6 +366,45 @@ func TestDiagnosticsAsJSONNameFileLineAndField(t *testing.T) {
 		if d.File != path || d.Line != 10 || d.Kind != "Topic" || d.Namespace != "default" || d.Name != "orders" ||
 			d.Field != "spec.brokerRef" || d.Reason != "ReferenceNotFound" || d.Message == "" {
 			t.Errorf("%v: got %+v", command, d)
+		}
+	}
+}
+
+// An expression that no worker could start with is a fault of the files.
+func TestValidateRefusesWhatRunCouldNotStart(t *testing.T) {
+	path := write(t, embedded+`---
+apiVersion: waybill.dev/v1alpha1
+kind: Subscription
+metadata: {name: filtered}
+spec: {topicRef: {name: orders}, filter: {cel: 'matches(type, "[")'}, deliverTo: {uri: 'http://127.0.0.1:9'}}
+---
+apiVersion: waybill.dev/v1alpha1
+kind: Poller
+metadata: {name: identified}
+spec: {schedule: {every: 60s}, http: {url: 'http://127.0.0.1:9'}, items: {cel: body}, detect: Changed, id: {cel: 'int("a")'}, to: {topicRef: {name: orders}}}
+---
+apiVersion: waybill.dev/v1alpha1
+kind: Endpoint
+metadata: {name: keyed}
+spec: {path: /in, pattern: RequestAck, key: {cel: 'string(b"\xff")'}, to: {topicRef: {name: orders}}}
+---
+apiVersion: waybill.dev/v1alpha1
+kind: Pipeline
+metadata: {name: changed}
+spec: {from: {topicRef: {name: orders}}, steps: [{name: change, transform: {cel: '{"a": bool("x")}'}}], to: {topicRef: {name: others}}}
+---
+apiVersion: waybill.dev/v1alpha1
+kind: Topic
+metadata: {name: others}
+spec: {brokerRef: {name: main}}
+`)
+	for _, command := range []string{"validate", "compile"} {
+		code, out, errs := call(t, command, "-f", path)
+		for _, part := range []string{"Subscription default/filtered: spec.filter.cel: ", "Poller default/identified: spec.id.cel: ",
+			"Endpoint default/keyed: spec.key.cel: ", "Pipeline default/changed: spec.steps[0].transform.cel: ", "4 faults found"} {
+			if code != exitInvalid || !strings.Contains(errs, part) {
+				t.Errorf("%s: exit code %d, want %q in:\n%s%s", command, code, part, out, errs)
+			}
 		}
 	}
 }

@@ -2,8 +2,10 @@ package main
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"slices"
 	"strings"
 
@@ -35,12 +37,30 @@ func (o *output) Set(v string) error {
 	return nil
 }
 
+// written remembers the first fault of an output: a command whose result was not written is not done.
+type written struct {
+	to    io.Writer
+	fault error
+}
+
+func (w *written) Write(p []byte) (int, error) {
+	n, err := w.to.Write(p)
+	if err != nil && w.fault == nil {
+		w.fault = err
+		if e, ok := errors.AsType[*fs.PathError](err); ok {
+			w.fault = e.Err
+		}
+	}
+	return n, err
+}
+
 // report prints diagnostics: one JSON object a line on stdout, or lines for a person on stderr.
 func report(o *output, stdout, stderr io.Writer, ds []manifest.Diagnostic) {
 	if o.value == "json" {
 		enc := json.NewEncoder(stdout)
 		enc.SetEscapeHTML(false)
 		for _, d := range ds {
+			d.Message = manifest.Shorten(d.Message)
 			enc.Encode(d)
 		}
 		return
@@ -53,7 +73,8 @@ func report(o *output, stdout, stderr io.Writer, ds []manifest.Diagnostic) {
 // reportSkipped names the kinds of others that were passed over, each once.
 func reportSkipped(stderr io.Writer, set *manifest.Set) {
 	for _, s := range set.Skipped {
-		fmt.Fprintf(stderr, "%s:%d: skipped %s %s, which is no kind of Waybill's%s\n", s.File, s.Line, s.APIVersion, s.Kind, more(s.Count-1))
+		what := manifest.Visible(manifest.Shorten(s.APIVersion) + " " + manifest.Shorten(s.Kind))
+		fmt.Fprintf(stderr, "%s:%d: skipped %s, which is no kind of Waybill's%s\n", manifest.Visible(s.File), s.Line, what, more(s.Count-1))
 	}
 }
 

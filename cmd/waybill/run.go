@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -8,6 +9,9 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/netip"
+	"os/signal"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -70,7 +74,11 @@ the drain took too long.`,
 		if f.ephemeral && flags.Changed("data") {
 			return usage(cmd, "--data and --ephemeral exclude each other: the one keeps a folder, the other keeps nothing")
 		}
-		return run(cmd.Context(), f, cmd.InOrStdin(), cmd.OutOrStdout(), cmd.ErrOrStderr())
+		// Who reads the output may end before this process does, as tee does on Ctrl-C: a line that nobody reads must not cost the drain.
+		signal.Ignore(syscall.SIGPIPE)
+		ctx, end := untilSignal(cmd.Context())
+		defer end()
+		return run(ctx, f, cmd.InOrStdin(), cmd.OutOrStdout(), cmd.ErrOrStderr())
 	}
 	return cmd
 }
@@ -82,8 +90,13 @@ func run(ctx context.Context, f *runFlags, stdin io.Reader, stdout, stderr io.Wr
 	if err != nil {
 		return &exit{exitUsage, err}
 	}
-	l, err := f.read(stdin)
-	if err != nil {
+	say := &speaker{out: stdout, json: f.value == "json"}
+	l, err := f.read(until{ctx, stdin})
+	switch {
+	case ctx.Err() != nil:
+		say.neverUp()
+		return nil
+	case err != nil:
 		return err
 	}
 	if len(l.faults) == 0 { // else it is not known what is referred to
@@ -119,13 +132,12 @@ func run(ctx context.Context, f *runFlags, stdin io.Reader, stdout, stderr io.Wr
 		return &exit{exitInvalid, err}
 	}
 	defer func() { err = errors.Join(err, st.close()) }()
-	listener, err := f.bind(actual.Plans())
+	listener, err := f.bind(given.host, actual.Plans())
 	if err != nil {
 		return &exit{exitInvalid, err}
 	}
 	defer listener.Close()
 
-	say := &speaker{out: stdout, json: f.value == "json"}
 	show := newDisplay(stdout, stderr, say.json)
 	log := slog.New(&console{display: show})
 	slog.SetDefault(log) // what net/http says by itself is in no other form
@@ -138,7 +150,11 @@ func run(ctx context.Context, f *runFlags, stdin io.Reader, stdout, stderr io.Wr
 		return nothingRuns(refused, missing)
 	}
 	if needsEmbedded(plans) {
-		if err = lap.startEmbedded(ctx, log); err != nil {
+		switch err = lap.startEmbedded(ctx, log); {
+		case ctx.Err() != nil && errors.Is(err, ctx.Err()):
+			say.neverUp()
+			return partly(len(refused)+len(missing) > 0)
+		case err != nil:
 			return &exit{exitInvalid, err}
 		}
 		defer func() {
@@ -158,15 +174,15 @@ func run(ctx context.Context, f *runFlags, stdin io.Reader, stdout, stderr io.Wr
 
 	eng := engine.New(host)
 	server := &http.Server{Handler: watchedLocally(telemetry.Handler(eng, eng.Gateways())), ReadHeaderTimeout: 10 * time.Second, ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelWarn)}
+	engine.CloseNewcomers(server)
 	served := make(chan error, 1)
 	go func() { served <- server.Serve(listener) }()
 
 	eng.Start(ctx, plans)
-	all := say.announce(ctx, eng, outcomes, &wanted, lap.address, func() { show.pending(eng) })
+	untroubled := say.announce(ctx, eng, outcomes, &wanted, lap.address, func() { show.pending(eng) })
 	if ctx.Err() == nil {
 		say.up(time.Since(began), lap, outcomes, notStarted(slices.Concat(refused, missing), &actual, f.ephemeral && lap.embedded != nil), f.stateDir())
 	}
-	partly := len(refused)+len(missing) > 0 || !all
 	show.watch(ctx, eng)
 	say.draining(f.drain)
 
@@ -188,7 +204,12 @@ func run(ctx context.Context, f *runFlags, stdin io.Reader, stdout, stderr io.Wr
 	lastTraces(tracer, log)
 	complete = complete && !slices.ContainsFunc(drained, func(d engine.Drained) bool { return d.Cut })
 	say.drained(drained, complete, gone, left)
-	if partly || !complete {
+	return partly(len(refused)+len(missing) > 0 || !untroubled || !complete)
+}
+
+// partly is the end of a run of which a part did not start, or was cut off.
+func partly(is bool) error {
+	if is {
 		return &exit{exitPartly, nil}
 	}
 	return nil
@@ -223,6 +244,7 @@ func nothingRuns(refused, missing []manifest.Diagnostic) error {
 
 // overrides are what stands on this machine in the place of the cluster's.
 type overrides struct {
+	host     string
 	brokers  []brokerURL
 	services services
 	steps    steps
@@ -247,6 +269,9 @@ func (f *runFlags) parse() (given overrides, err error) {
 	case f.data == "" && !f.ephemeral:
 		return given, errors.New("--data: name a folder, or say --ephemeral to keep nothing")
 	}
+	if given.host, err = f.host(); err != nil {
+		return given, err
+	}
 	if given.services, err = parseServices(f.services); err != nil {
 		return given, err
 	}
@@ -261,10 +286,56 @@ func (f *runFlags) stateDir() string {
 	return f.data
 }
 
+// host reads --listen: an address, or a name that this machine has.
+func (f *runFlags) host() (string, error) {
+	host := f.listen
+	if inner, ok := strings.CutPrefix(host, "["); ok && strings.HasSuffix(inner, "]") {
+		host = strings.TrimSuffix(inner, "]") // as an address of IPv6 stands before a port
+	}
+	if _, err := netip.ParseAddr(host); err == nil {
+		return host, nil
+	}
+	const want = "want an address of this machine, such as 127.0.0.1 or ::1, or 0.0.0.0 for all that it has"
+	address, port, err := net.SplitHostPort(f.listen)
+	switch {
+	case host == "":
+		return "", errors.New("--listen: " + want)
+	case err == nil && strings.Trim(port, "0123456789") == "":
+		return "", fmt.Errorf("--listen %s: the port stands apart: --listen %s --port %s", shown(f.listen), cmp.Or(shown(address), "0.0.0.0"), cmp.Or(shown(port), "8080"))
+	case strings.Trim(host, "0123456789.") == "", !hostName.MatchString(host):
+		return "", fmt.Errorf("--listen %s: %s", shown(f.listen), want)
+	}
+	return host, nil
+}
+
+var hostName = regexp.MustCompile(`^[A-Za-z0-9]([A-Za-z0-9_.-]*[A-Za-z0-9])?$`)
+
+// shown is a value as it was typed, or in quotes where a terminal would not show it.
+func shown(s string) string {
+	if strconv.Quote(s) != `"`+s+`"` {
+		return strconv.Quote(s)
+	}
+	return s
+}
+
 // bind takes the port. Beyond this machine nothing may be open to everybody.
-func (f *runFlags) bind(plans []*plan.Plan) (net.Listener, error) {
-	address := net.JoinHostPort(f.listen, strconv.Itoa(f.port))
-	if ip := net.ParseIP(f.listen); f.listen != "localhost" && (ip == nil || !ip.IsLoopback()) {
+func (f *runFlags) bind(host string, plans []*plan.Plan) (net.Listener, error) {
+	address := net.JoinHostPort(host, strconv.Itoa(f.port))
+	l, err := net.Listen("tcp", address)
+	var dns *net.DNSError
+	switch {
+	case err == nil:
+	case errors.Is(err, syscall.EADDRINUSE):
+		return nil, fmt.Errorf("cannot listen on %s: another process does; choose another port with --port (0: any that is free), or stop that process", address)
+	case errors.Is(err, syscall.EACCES):
+		return nil, fmt.Errorf("cannot listen on %s: ports below 1024 need rights that this process does not have; choose another with --port", address)
+	case errors.Is(err, syscall.EADDRNOTAVAIL), errors.As(err, &dns):
+		return nil, fmt.Errorf("cannot listen on %s: --listen %s is no address of this machine", address, host)
+	default:
+		return nil, fmt.Errorf("cannot listen on %s: %w", address, err)
+	}
+	// Of a name only the listener knows what it stands for. Nobody is served yet.
+	if at, ok := l.Addr().(*net.TCPAddr); !ok || !at.IP.IsLoopback() {
 		var open []string
 		for _, p := range plans {
 			if !guarded(p) {
@@ -272,22 +343,10 @@ func (f *runFlags) bind(plans []*plan.Plan) (net.Listener, error) {
 			}
 		}
 		if len(open) > 0 {
-			return nil, fmt.Errorf("--listen %s: everybody who reaches this machine could use %s%s: add spec.auth, or listen on 127.0.0.1", f.listen, open[0], more(len(open)-1))
+			return nil, errors.Join(fmt.Errorf("--listen %s: everybody who reaches this machine could use %s%s: add spec.auth, or listen on 127.0.0.1", host, open[0], more(len(open)-1)), l.Close())
 		}
 	}
-	l, err := net.Listen("tcp", address)
-	var dns *net.DNSError
-	switch {
-	case err == nil:
-		return l, nil
-	case errors.Is(err, syscall.EADDRINUSE):
-		return nil, fmt.Errorf("cannot listen on %s: another process does; choose another port with --port (0: any that is free), or stop that process", address)
-	case errors.Is(err, syscall.EACCES):
-		return nil, fmt.Errorf("cannot listen on %s: ports below 1024 need rights that this process does not have; choose another with --port", address)
-	case errors.Is(err, syscall.EADDRNOTAVAIL), errors.As(err, &dns):
-		return nil, fmt.Errorf("cannot listen on %s: --listen %s is no address of this machine", address, f.listen)
-	}
-	return nil, fmt.Errorf("cannot listen on %s: %w", address, err)
+	return l, nil
 }
 
 // origin is how clients on this machine reach what listens: one that listens on all addresses listens on loopback too.

@@ -117,6 +117,7 @@ func work(ctx context.Context, c config, log *slog.Logger) error {
 
 	var ending atomic.Bool
 	gateways := &http.Server{Addr: c.listen, Handler: eng.Gateways(), ReadHeaderTimeout: 10 * time.Second}
+	engine.CloseNewcomers(gateways)
 	health := &http.Server{Addr: c.health, Handler: unready(&ending, telemetry.Handler(eng, nil)), ReadHeaderTimeout: 10 * time.Second}
 	for _, s := range []*http.Server{gateways, health} {
 		go func() {

@@ -15,6 +15,8 @@ import (
 var (
 	// ErrAway is in every error that is returned because no session was there in time.
 	ErrAway = errors.New("the broker is away")
+	// ErrNotYet is in the same error while no dial has ended yet: it may well be there.
+	ErrNotYet = errors.New("not connected yet")
 	// ErrHeld is in the error of a message that was not published because an earlier one of its key, in the same call, failed for good. It
 	// wraps driver.ErrHeldBack.
 	ErrHeld = fmt.Errorf("not published: %w", driver.ErrHeldBack)

@@ -39,7 +39,7 @@ type session struct {
 func newSession(b *Broker, purpose string) *session {
 	return &session{
 		b: b, purpose: purpose, ask: make(chan chan error), changed: make(chan struct{}),
-		away: fmt.Errorf("broker %s: not connected yet", b.cfg.Name),
+		away: fmt.Errorf("broker %s: %w", b.cfg.Name, ErrNotYet),
 	}
 }
 

@@ -126,7 +126,11 @@ func (u *unit) try(ctx context.Context) bool {
 		u.set(running, "")
 		return true
 	case errors.Is(ctx.Err(), context.Canceled):
-		return u.ctx.Err() != nil // told to stop: that says nothing about the resource
+		// Told to stop: that says nothing about the resource, but a broker that could not be reached before does.
+		if errors.Is(err, broker.ErrAway) && !errors.Is(err, broker.ErrNotYet) {
+			u.set(Waiting, u.away())
+		}
+		return u.ctx.Err() != nil
 	default:
 		if u.set(Waiting, err.Error()) {
 			u.log.Info("waits", "error", err)

@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"cel.dev/cel-go/cel"
+	"cel.dev/cel-go/common/ast"
 
 	"github.com/waybill-dev/waybill/runtime/spelling"
 )
@@ -40,6 +41,43 @@ func explain(env *cel.Env, source string, issues *cel.Issues, s Scope) error {
 		}
 	}
 	return errors.New(strings.Join(said, "; "))
+}
+
+// explain says what no message can change about f, which cannot be planned: of its innermost call that cannot, the place and the remedy.
+func (f *foreign) explain(source string, s Scope) error {
+	_, fault := f.plan()
+	var call ast.CallExpr
+	at := spot{}
+	ast.PostOrderVisit(f.part, ast.NewExprVisitor(func(e ast.Expr) {
+		if call != nil || e.Kind() != ast.CallKind {
+			return
+		}
+		if _, err := newForeign(f.env, f.whole, e).plan(); err != nil {
+			call, fault = e.AsCall(), err
+			if args := call.Args(); len(args) > 0 { // a call's own place is its parenthesis
+				e = args[len(args)-1]
+			}
+			place := f.whole.SourceInfo().GetStartLocation(e.ID())
+			at = spot{source, place.Line(), place.Column()}
+		}
+	}))
+	if call == nil {
+		return fmt.Errorf("the expression cannot be run: %w", fault)
+	}
+	text := fault.Error()
+	if what := wanted[call.FunctionName()]; what != "" {
+		return fmt.Errorf("%s: this is %s, so %s( … ) fails for every message", at, what, call.FunctionName())
+	}
+	if why, ok := strings.CutPrefix(text, "error parsing regexp: "); ok {
+		return fmt.Errorf("%s: this is no regular expression that can be read (RE2): %s", at, strings.ReplaceAll(why, "`", `"`))
+	}
+	return fmt.Errorf("%s: %s", at, at.remedy(f.env.env, text, s))
+}
+
+// What a constant is not that cannot be converted.
+var wanted = map[string]string{
+	"int": "no whole number of 64 bits", "uint": "no whole number from 0 on of 64 bits", "double": "no number",
+	"bool": "neither true nor false", "string": "no text in UTF-8",
 }
 
 // A spot is a place in an expression: its line from 1, its column from 0 in characters.

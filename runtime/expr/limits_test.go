@@ -34,6 +34,15 @@ func TestCheckNamesPlaceAndRemedy(t *testing.T) {
 		{strings.Repeat("(", 200) + "1" + strings.Repeat(")", 200), Message, JSON, `the expression is nested deeper than 64 levels, or has too many operations in one chain: do part of it in a step of its own`},
 		{"1" + strings.Repeat("+1", 300), Message, JSON, `do part of it in a step of its own`},
 		{`id.matches("a{900}b{900}c{900}")`, Message, Bool, `line 1, column 12 (id.matches(▸"a{900}b{900}c{900}")): the regular expression has 2702 instructions; at most 2000 are allowed: repeat fewer times in it, or match a part`},
+		// What is constant, and so fails for every message.
+		{`matches(type, "[")`, Message, Bool, `line 1, column 15 (matches(type, ▸"[")): this is no regular expression that can be read (RE2): missing closing ]: "["`},
+		{`matches(type, "a{5000}")`, Message, Bool, `this is no regular expression that can be read (RE2): invalid repeat count: "{5000}"`},
+		{`matches(type, "a{900}b{900}c{900}")`, Message, Bool, `line 1, column 15 (matches(type, ▸"a{900}b{900}c{900}")): the regular expression has 2702 instructions; at most 2000 are allowed`},
+		{`false && int("a") == 1`, Message, Bool, `line 1, column 14 (false && int(▸"a") == 1): this is no whole number of 64 bits, so int( … ) fails for every message`},
+		{`item.l.exists(x, x > uint(int(-1)))`, Item, Bool, `column 30 (…l.exists(x, x > uint(int▸(-1)))): this is no whole number from 0 on of 64 bits, so uint( … ) fails`},
+		{`double("x") > 1.0`, PageScope, Bool, `column 8 (double(▸"x") > 1.0): this is no number, so double( … ) fails`},
+		{`bool("x")`, Message, Bool, `this is neither true nor false, so bool( … ) fails`},
+		{`{"a": string(b"\xff")}`, Message, JSON, `column 14 ({"a": string(▸b"\xff")}): this is no text in UTF-8, so string( … ) fails`},
 		{`{"a": 1} + {"b": 2}`, Message, JSON, `line 1, column 10 ({"a": 1} ▸+ {"b": 2}): + does not join objects; write a.merge(b)`},
 	} {
 		err := Check(c.source, c.scope, c.want)

@@ -33,7 +33,8 @@ type Program struct {
 	names func() map[string]string
 }
 
-// Check says whether an expression may stand where want is wanted: syntax, names, types and bounds. It evaluates nothing.
+// Check says whether an expression may stand where want is wanted: syntax, names, types, bounds, and values that no message changes. What it
+// lets through Compile does too.
 func Check(source string, s Scope, want Kind) error {
 	_, _, err := check(source, s, want)
 	return err
@@ -41,16 +42,13 @@ func Check(source string, s Scope, want Kind) error {
 
 // Compile checks an expression and makes it ready to run.
 func Compile(source string, s Scope, want Kind) (*Program, error) {
-	e, ast, err := check(source, s, want)
+	e, whole, err := check(source, s, want)
 	if err != nil {
 		return nil, err
 	}
-	d := &director{env: e, ast: ast.NativeRep(), scope: s}
-	p := &Program{root: both{foreign: newForeign(e, d.ast, d.ast.Expr())}}
+	d := &director{env: e, ast: whole.whole, scope: s}
+	p := &Program{root: both{foreign: whole}}
 	p.names = sync.OnceValue(func() map[string]string { return questions(e.env, d.ast) })
-	if _, err := p.root.foreign.plan(); err != nil {
-		return nil, fmt.Errorf("the expression cannot be run: %w", err)
-	}
 	if !d.direct() {
 		p.emit = p.root.foreign.emit
 		return p, nil
@@ -68,26 +66,27 @@ func Compile(source string, s Scope, want Kind) (*Program, error) {
 // CompileHas makes of an expression that selects a member the question whether that is there: has(body.a) of body.a, body[?"a"].hasValue() of
 // body["a"]. Of any other expression it gives an error.
 func CompileHas(source string, s Scope) (*Program, error) {
-	_, a, err := check(source, s, JSON)
+	_, whole, err := check(source, s, JSON)
 	if err != nil {
 		return nil, err
 	}
-	root := a.NativeRep().Expr()
+	root, info := whole.whole.Expr(), whole.whole.SourceInfo()
 	if !isCall(root, operators.Index) {
 		return Compile("has("+source+")", s, Bool)
 	}
-	of, err := cel.ExprToString(root.AsCall().Args()[0], a.NativeRep().SourceInfo())
+	of, err := cel.ExprToString(root.AsCall().Args()[0], info)
 	if err != nil {
 		return nil, err
 	}
-	key, err := cel.ExprToString(root.AsCall().Args()[1], a.NativeRep().SourceInfo())
+	key, err := cel.ExprToString(root.AsCall().Args()[1], info)
 	if err != nil {
 		return nil, err
 	}
 	return Compile("("+of+")[?"+key+"].hasValue()", s, Bool)
 }
 
-func check(source string, s Scope, want Kind) (*environment, *cel.Ast, error) {
+// check returns the whole expression planned: cel-go computes what is constant then, and reads regular expressions.
+func check(source string, s Scope, want Kind) (*environment, *foreign, error) {
 	if strings.TrimSpace(source) == "" {
 		return nil, nil, errors.New("the expression is empty")
 	}
@@ -105,7 +104,11 @@ func check(source string, s Scope, want Kind) (*environment, *cel.Ast, error) {
 	if err := fits(ast.OutputType(), want); err != nil {
 		return nil, nil, err
 	}
-	return e, ast, nil
+	whole := newForeign(e, ast.NativeRep(), ast.NativeRep().Expr())
+	if _, err := whole.plan(); err != nil {
+		return nil, nil, whole.explain(source, s)
+	}
+	return e, whole, nil
 }
 
 // fits checks the type of a result; dyn fits everything and is checked at run time.

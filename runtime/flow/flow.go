@@ -101,10 +101,10 @@ func New(cfg Config) *Flow {
 
 // Drained says what a drain did.
 type Drained struct {
-	Finished  int // were done, dropped or dead-lettered after it began
+	Finished  int // were done, dropped or dead-lettered after it began, or had failed in their one attempt
 	Cancelled int // were in handling when the time was up, and were told to stop
 	Released  int // were given back, unattempted, cancelled or between two attempts; nothing was counted
-	Lost      int // AtMostOnce: had been acknowledged, and there was no time left to handle them
+	Lost      int // AtMostOnce: had been acknowledged, and there was no time left to handle them to the end
 }
 
 // Run runs the flow until it is drained or ctx ends, which is a drain without time. A broken source is opened again for ever; only a lost
@@ -362,18 +362,20 @@ func (f *Flow) shutdown(limit context.Context) {
 	}
 	if !f.await(limit, quiet) {
 		f.drained.Cancelled = f.inHands
+		failed := f.stats.Failed
 		f.cancelAttempts()
 		grace, cancel := context.WithTimeout(context.Background(), cancelGrace)
 		if !f.await(grace, func() bool { return f.inHands == 0 }) {
 			f.log.Error("Attempts went on after they were cancelled; what becomes of them is ignored", "messages", f.inHands)
 		}
 		cancel()
+		f.drained.Lost = int(f.stats.Failed - failed) // their one attempt was cut off, and does not come again
 	}
 	f.over = true
 	f.idle = 0
 	f.work.Broadcast()
 	f.cancelAttempts()
-	f.drained.Finished = int(f.ends() - before)
+	f.drained.Finished = int(f.ends()-before) - f.drained.Lost
 	for it := f.oldest; it != nil; it = it.after {
 		if it.settled {
 			f.drained.Lost++

@@ -25,7 +25,7 @@ func schemaFault(o *object, rules *rules, err *field.Error) Diagnostic {
 	if path == "" {
 		path = pathInDetail(err.Detail)
 	}
-	if key, ok := err.BadValue.(string); ok && (path == "metadata.labels" || path == "metadata.annotations") {
+	if key, ok := err.BadValue.(string); ok && path == "metadata.annotations" {
 		if at := join(path, key); nodeAt(o.node, at) != nil {
 			path = at
 		}
@@ -95,7 +95,7 @@ func schemaFault(o *object, rules *rules, err *field.Error) Diagnostic {
 		d.Message = "must be at most 63 characters, lower case letters, digits and '-', and begin and end with a letter or a digit"
 	case strings.HasPrefix(path, "metadata.labels"):
 		d.Message = labelRule
-		if v := nodeAt(o.node, path); v != nil && v.Value == err.BadValue {
+		if err.Origin == "format=k8s-label-value" {
 			d.Message = valueRule
 		}
 	case strings.HasPrefix(path, "metadata.annotations."):

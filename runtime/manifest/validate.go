@@ -3,6 +3,7 @@ package manifest
 import (
 	"encoding/json"
 	"fmt"
+	"maps"
 	"runtime"
 	"slices"
 	"strconv"
@@ -16,6 +17,7 @@ import (
 	"k8s.io/apiextensions-apiserver/pkg/apiserver/validation"
 	apivalidation "k8s.io/apimachinery/pkg/api/validation"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	labelvalidation "k8s.io/apimachinery/pkg/apis/meta/v1/validation"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 
 	"github.com/waybill-dev/waybill/api/v1alpha1"
@@ -188,11 +190,16 @@ func (o *object) metadata() field.ErrorList {
 	if !ok {
 		return nil
 	}
-	meta := metav1.ObjectMeta{Name: "x", Namespace: "default", Labels: texts(m["labels"]), Annotations: texts(m["annotations"])}
+	meta := metav1.ObjectMeta{Name: "x", Namespace: "default", Annotations: texts(m["annotations"])}
 	if ns, ok := m["namespace"].(string); ok {
 		meta.Namespace = ns
 	}
-	return apivalidation.ValidateObjectMeta(&meta, true, apivalidation.NameIsDNSSubdomain, field.NewPath("metadata"))
+	errs := apivalidation.ValidateObjectMeta(&meta, true, apivalidation.NameIsDNSSubdomain, field.NewPath("metadata"))
+	labels := texts(m["labels"])
+	for _, k := range slices.Sorted(maps.Keys(labels)) { // one by one: of all together it does not say whose value is refused
+		errs = append(errs, labelvalidation.ValidateLabels(map[string]string{k: labels[k]}, field.NewPath("metadata", "labels", k))...)
+	}
+	return errs
 }
 
 func texts(v any) map[string]string {

@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -38,6 +39,21 @@ func TestWrongUsage(t *testing.T) {
 	}
 	if code, out, _ := waybill(t, "version"); code != 0 || !strings.HasPrefix(out, "waybill ") {
 		t.Errorf("version: exit code %d, %s", code, out)
+	}
+}
+
+func TestAnOutputThatCannotBeWritten(t *testing.T) {
+	t.Parallel()
+	says(t, "C13")
+	full, err := os.OpenFile("/dev/full", os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer full.Close()
+	cmd := exec.Command(binary, "validate", "-f", manifest(t, broker, inboxMailbox))
+	cmd.Stdout = full
+	if err := cmd.Run(); cmd.ProcessState == nil || cmd.ProcessState.ExitCode() != 1 {
+		t.Errorf("ended with %v", err)
 	}
 }
 
@@ -105,6 +121,12 @@ func TestDeclaredAndActualBroker(t *testing.T) {
 	}
 	if code := p.signal(syscall.SIGTERM); code != 3 {
 		t.Errorf("exit code %d, want 3", code)
+	}
+	for _, command := range []string{"validate", "compile"} {
+		code, _, errs := waybill(t, command, "-f", file)
+		if !strings.Contains(errs, "Pipeline default/score: spec.steps[0].container: ") || code != 1 {
+			t.Errorf("%s: exit code %d, and nothing about the step that runs here: %s", command, code, errs)
+		}
 	}
 	for _, part := range []string{"did you mean billing?", "did you mean weigh?"} {
 		if !strings.Contains(p.stderr.String(), part) {

@@ -1,7 +1,10 @@
 package contract
 
 import (
+	"io"
+	"net"
 	"net/http"
+	"net/url"
 	"strings"
 	"syscall"
 	"testing"
@@ -57,4 +60,30 @@ func TestADrainAnswersWhoWaits(t *testing.T) {
 
 	p = start(t, "-f", file, "--data", data).awaitUp()
 	take(t, p.at("Mailbox", "work", ""), len(waiting)) // none was lost
+}
+
+// A browser opens connections ahead, and a TCP check asks nothing: neither waits for an answer.
+func TestADrainDoesNotWaitForConnectionsWithoutARequest(t *testing.T) {
+	t.Parallel()
+	says(t, "R12", "C12", "C15")
+	p := start(t, "-f", manifest(t, broker, mailbox("work")), "--ephemeral", "--drain", "1s").awaitUp()
+	address, err := url.Parse(p.at("Mailbox", "work", ""))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, said := range []string{"", "POST /default/mailboxes/work HT"} {
+		c, err := net.Dial("tcp", address.Host)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = c.Close() })
+		if _, err := io.WriteString(c, said); err != nil {
+			t.Fatal(err)
+		}
+	}
+	http.DefaultClient.CloseIdleConnections()
+	post(t, p.at("Mailbox", "work", "/messages"), "x").want(http.StatusAccepted) // accepted behind the others
+	if code := p.signal(syscall.SIGTERM); code != 0 || !strings.Contains(p.lines(), `"complete":true`) {
+		t.Errorf("exit code %d\n%s", code, p.lines())
+	}
 }

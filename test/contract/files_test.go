@@ -334,6 +334,26 @@ func TestKeysOfSecrets(t *testing.T) {
 	}
 }
 
+// What a file holds neither moves a terminal's cursor nor fills it.
+func TestDiagnosticsStayReadable(t *testing.T) {
+	t.Parallel()
+	says(t, "C10")
+	file := manifest(t, broker, "kind: Topic\nmetadata: {name: \"a\\e[31m\\nb\"}\nspec: {brokerRef: {name: main}}",
+		"kind: Mailbox\nmetadata: {name: long}\nspec: {brokerRef: {name: main}, ordering: "+strings.Repeat("x", 1<<20)+", \"c\\e[2J\": 1}")
+	code, _, errs := waybill(t, "validate", "-f", file)
+	for _, part := range []string{`Topic default/a\x1b[31m\nb: `, `spec.c\x1b[2J: unknown field`, "…", "it must be None, Key or Strict"} {
+		if code != 1 || !strings.Contains(errs, part) {
+			t.Errorf("exit code %d, want %q in %.3000q", code, part, errs)
+		}
+	}
+	if strings.Contains(errs, "\x1b") || len(errs) > 10_000 {
+		t.Errorf("a terminal's codes, or %d bytes: %.3000q", len(errs), errs)
+	}
+	if _, out, _ := waybill(t, "validate", "-f", file, "-o", "json"); len(out) > 10_000 || !strings.Contains(out, "…") {
+		t.Errorf("%d bytes: %.3000q", len(out), out)
+	}
+}
+
 func TestBrokersAreDeclaredAsThePageSays(t *testing.T) {
 	t.Parallel()
 	says(t, "F3")

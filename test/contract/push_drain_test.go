@@ -113,3 +113,22 @@ func TestWhatADrainHandsBackComesAgainAtOnce(t *testing.T) {
 		})
 	}
 }
+
+// The one attempt of AtMostOnce that is cut off does not come again: nothing may say so.
+func TestADrainCountsWhatAtMostOnceLoses(t *testing.T) {
+	t.Parallel()
+	says(t, "C9", "P14")
+	hang := make(chan struct{})
+	sub := subscribe(t, func(http.ResponseWriter, pushed) { <-hang })
+	t.Cleanup(func() { close(hang) })
+	p := start(t, "-f", manifest(t, broker, "kind: Topic\nmetadata: {name: orders}\nspec: {brokerRef: {name: main}}",
+		"kind: Subscription\nmetadata: {name: s}\nspec: {topicRef: {name: orders}, guarantee: AtMostOnce, ordering: None, deliverTo: {uri: '"+sub.URL+"'}}"),
+		"--data", t.TempDir(), "--drain", "300ms").awaitUp()
+	for range 4 {
+		post(t, p.at("Topic", "orders", ""), "x").want(http.StatusAccepted)
+	}
+	sub.await(4)
+	if code := p.signal(syscall.SIGTERM); code != 3 || !strings.Contains(p.lines(), `{"event":"drained","finished":0,"released":0,"lost":4,"complete":false}`) {
+		t.Errorf("exit code %d\n%s", code, p.lines())
+	}
+}

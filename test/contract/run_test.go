@@ -1,12 +1,14 @@
 package contract
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -262,5 +264,43 @@ func TestASecondSignalEndsAtOnce(t *testing.T) {
 	})
 	if code := p.signal(syscall.SIGTERM); code != 128+int(syscall.SIGTERM) {
 		t.Errorf("exit code %d, want 128 and the signal", code)
+	}
+}
+
+// A terminal or an open pipe gives nothing and no end: the first signal ends the reading.
+func TestASignalWhileStandardInputIsRead(t *testing.T) {
+	t.Parallel()
+	says(t, "C1", "C16")
+	for _, command := range []string{"run", "validate", "compile"} {
+		for _, s := range []syscall.Signal{syscall.SIGINT, syscall.SIGTERM} {
+			cmd := exec.Command(binary, command, "-f", "-")
+			cmd.Dir = t.TempDir()
+			in, err := cmd.StdinPipe()
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := cmd.Start(); err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() { _ = cmd.Process.Kill() })
+			// More than a pipe holds: once it is written, the process reads.
+			if _, err := in.Write(bytes.Repeat([]byte("# nothing yet\n"), 64<<10)); err != nil {
+				t.Fatal(err)
+			}
+			if err := cmd.Process.Signal(s); err != nil {
+				t.Fatal(err)
+			}
+			ended := make(chan error, 1)
+			go func() { ended <- cmd.Wait() }()
+			select {
+			case <-ended:
+			case <-time.After(time.Minute):
+				t.Fatalf("%s still reads a minute after %s", command, s)
+			}
+			status := cmd.ProcessState.Sys().(syscall.WaitStatus)
+			if command == "run" && status.ExitStatus() != 0 || command != "run" && status.Signal() != s {
+				t.Errorf("%s and %s: %v", command, s, cmd.ProcessState)
+			}
+		}
 	}
 }
