@@ -25,7 +25,7 @@ func explain(env *cel.Env, source string, issues *cel.Issues, s Scope) error {
 		}
 		at := spot{source, e.Location.Line(), e.Location.Column()}
 		syntax, isSyntax := strings.CutPrefix(text, "Syntax error: ")
-		what := ""
+		var what string
 		if isSyntax || strings.HasPrefix(text, "reserved identifier: ") {
 			what, isSyntax = at.syntax(syntax, s), true
 		} else {

@@ -31,7 +31,7 @@ func compare(a, b string) (order int, known bool) {
 
 // decimal is a number of which the exponent, without zeros before it, has at most three digits: all that a double can be, and none that is too
 // large to hold.
-var decimal = regexp.MustCompile(`^-?[0-9]+(\.[0-9]+)?([eE][+-]?0*[0-9]{1,3})?$`)
+var decimal = regexp.MustCompile(`^-?\d+(\.\d+)?([eE][+-]?0*\d{1,3})?$`)
 
 // number reads a decimal number of reasonable length.
 func number(s string) (*big.Rat, bool) {
