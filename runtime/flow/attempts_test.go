@@ -523,6 +523,71 @@ func TestADropAtAnEarlierDestinationConvictsNothing(t *testing.T) {
 	}
 }
 
+// What one message failed at the second does not keep an outage of the first going, and is its own fault.
+func TestAnOutageOfTheFirstDestinationEndsThoughOneFailsAtTheSecond(t *testing.T) {
+	bubble(t, func(t *testing.T, r *rig) {
+		r.cfg.Policy.Ordering = driver.None
+		r.cfg.Policy.Retry.MaxAttempts = 5
+		begin := time.Now()
+		first := stageFunc(func(_ context.Context, b *Batch) {
+			past := time.Since(begin)
+			b.Events = slices.DeleteFunc(b.Events, func(e Event) bool {
+				switch {
+				case past > 500*time.Millisecond && past < time.Minute:
+					b.Fail(e.Input, errDown)
+				case e.Message.ID != "x0":
+					b.Inputs[e.Input].Dropped = "no content"
+					b.Reach(e.Input)
+					return true
+				}
+				return false
+			})
+		})
+		r.cfg.Stages = []Stage{first, stageFunc(func(_ context.Context, b *Batch) { b.FailAll(errDown) })}
+		r.script.add("x0")
+		r.start()
+		after(600 * time.Millisecond)
+		r.script.add(numbered("d", 12)...)
+		after(3 * time.Minute)
+		if s := r.flow.Stats(); s.State == DestinationDown || s.Dropped["no content"] != 12 {
+			t.Errorf("two minutes after the first is well again: %+v", s)
+		}
+		for i := range 200 {
+			r.script.add(fmt.Sprintf("d%d", 100+i))
+			after(6 * time.Second)
+		}
+		if s := r.flow.Stats(); s.State != Running || r.grave.ids() != "x0" {
+			t.Errorf("in the end: %s, dead %q", s.State, r.grave.ids())
+		}
+	})
+}
+
+// What waits need not wait longer when an outage is over, in the second one of a process as in its first.
+func TestAnOutageThatIsOverIsOverForAllEachTime(t *testing.T) {
+	bubble(t, func(t *testing.T, r *rig) {
+		r.cfg.Policy.Retry = Retry{MaxAttempts: 5, Initial: 15 * time.Minute, Max: 15 * time.Minute, Multiplier: 1}
+		for n := range 3 {
+			up := time.Now().Add(time.Minute)
+			r.sink.handle = func(context.Context, string, int) error {
+				if time.Now().Before(up) {
+					return errDown
+				}
+				return nil
+			}
+			r.script.add(numbered("a", 12)...)
+			r.script.add(numbered("b", 12)...)
+			r.script.add(numbered("-", 12)...)
+			if n == 0 {
+				r.start()
+			}
+			after(3 * time.Minute)
+			if left := r.script.undone(); left != nil {
+				t.Errorf("outage %d is over for two minutes: left %v", n, left)
+			}
+		}
+	})
+}
+
 // A group of messages that the destination fails for is tried with its backoff, however often others close the breaker, and is used up.
 func TestAGroupOfPoisonIsUsedUpBesideOthers(t *testing.T) {
 	for _, n := range []int{5, 12, 20, 100} {

@@ -67,6 +67,30 @@ func (f *Flow) through(l *lane, now time.Time) {
 	}
 	f.convict(now)
 	f.overtaken(l, now)
+	f.close(now)
+}
+
+// partly notes that a message got through the first stages only, while a later one has failed others: what they failed is no part of the
+// run any more. It convicts nothing.
+func (f *Flow) partly(stages int, now time.Time) {
+	r := &f.run
+	for it := f.oldest; it != nil; it = it.after {
+		if it.run == r.id && it.stage < stages {
+			r.faults -= it.faults
+			r.messages--
+			f.leaveRun(it)
+		}
+	}
+	if r.messages == 0 {
+		r.faults, r.stage = 0, 0
+	}
+	if r.messages < openOver {
+		f.close(now)
+	}
+}
+
+// close closes the breaker if it is open.
+func (f *Flow) close(now time.Time) {
 	if !f.breaker.open {
 		return
 	}
@@ -165,12 +189,13 @@ func (f *Flow) fault(it *item, blame Blame, stage int, after time.Duration, now 
 	r.stage = max(r.stage, stage)
 	r.last = it.trouble()
 	if it.run != r.id {
-		it.run, it.inRun = r.id, 0
+		it.run, it.inRun, it.faults = r.id, 0, 0
 		r.held++
 		if r.messages++; r.messages == openOver {
 			f.trust(now)
 		}
 	}
+	it.stage, it.faults = stage, it.faults+1
 	if f.breaker.open {
 		return counts && blame == Cut
 	}

@@ -41,8 +41,9 @@ type item struct {
 	firstErr, errNow string
 	at               string // the address that gave errNow
 
-	// Of the run of destination faults: which run, and how much of attempts it accounts for.
-	run, inRun int
+	// Of the run of destination faults: which run, how much of attempts it accounts for, how many faults are this one's, and the stage of
+	// the last of them.
+	run, inRun, faults, stage int
 	// How many messages had got through when its address was first refused, or its connection last ended before an answer.
 	refused   bool
 	refusedAt uint64
@@ -260,8 +261,9 @@ func (it *item) reset() {
 		it.gone.Store(false)
 	}
 	it.revoked, it.settled, it.demanded, it.brokers, it.blocked, it.alone, it.refused, it.suspect, it.named, it.full = false, false, false, false, false, false, false, false, false, false
+	it.hurried = false
 	it.serial++
-	it.handlings, it.attempts, it.tries, it.run, it.inRun, it.cuts = 0, 0, 0, 0, 0, 0
+	it.handlings, it.attempts, it.tries, it.run, it.inRun, it.cuts, it.faults, it.stage = 0, 0, 0, 0, 0, 0, 0, 0
 	it.dead, it.firstErr, it.errNow, it.at = "", "", "", ""
 }
 

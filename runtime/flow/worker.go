@@ -384,8 +384,11 @@ func (f *Flow) attempted(w *worker, i int, now time.Time) (kept, destination boo
 	case it.gone.Load():
 		return true, false, 0 // kept by nobody: finish forgets it
 	case in.Err == nil:
-		if in.Dropped == "" || in.reached > f.run.stage {
+		switch {
+		case in.Dropped == "", in.reached > f.run.stage:
 			f.through(it.lane, now)
+		case in.reached > 0:
+			f.partly(in.reached, now)
 		}
 		switch {
 		case w.stale[i]:

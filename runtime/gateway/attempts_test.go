@@ -68,18 +68,6 @@ func TestALastLeaseThatAnotherReplicaExtendedLasts(t *testing.T) {
 	b.post("/leases/"+l.Lease+"/ack", "").want(http.StatusNoContent)
 }
 
-func TestADeadLetterThatCouldNotBeStoredIsTriedAgainThoughNobodyReceives(t *testing.T) {
-	t.Parallel()
-	r := newRig(t)
-	m := r.mailbox("m", withDeadLetter(1), func(p *plan.Mailbox) { p.AckWait = plan.Duration(3 * time.Second) })
-	m.post("/messages", "x").want(http.StatusAccepted)
-	m.one()
-	eventually(t, "a dead letter that has nowhere to go", func() bool { return strings.Contains(r.log.String(), "could not dead-letter") })
-	if l := r.mailbox("m-dead").one(); l.Deliveries != 1 { // which makes its place
-		t.Errorf("got %+v", l)
-	}
-}
-
 func TestADeadLetterOfARequestStays(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)

@@ -204,7 +204,7 @@ func TestWaitsBeyondTheBoundAreClamped(t *testing.T) {
 			t.Errorf("%s: got %s, %t", given, d, ok)
 		}
 	}
-	for _, bad := range []string{"", "-1", "x", "9999999999x", "1e99", "0.2", "1.5", "2.", "00.1"} {
+	for _, bad := range []string{"", "-1", "x", "9999999999x", "1e99", "0.2", "1.5", "2.", "00.1", "+5"} {
 		if d, ok := readDuration(bad, maxWait, true); ok {
 			t.Errorf("%q: got %s", bad, d)
 		}

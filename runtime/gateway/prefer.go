@@ -69,7 +69,7 @@ func cutUnquoted(s string, sep byte) (before, after string) {
 }
 
 // longDuration is one, or a number of seconds, that may be too long for a time.Duration.
-var longDuration = regexp.MustCompile(`^\+?(\d+|\d+\.\d*[smh]|\d+[smh])$`)
+var longDuration = regexp.MustCompile(`^(\d+|\+?\d+(\.\d*)?(ms|[smh]))$`)
 
 // readDuration reads a query parameter such as 20s; a bare number is seconds. Above limit it is limit if clamp is set, else wrong.
 func readDuration(s string, limit time.Duration, clamp bool) (time.Duration, bool) {

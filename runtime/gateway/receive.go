@@ -258,12 +258,13 @@ func (m *Mailbox) handBack(ds []driver.Delivery, pause time.Duration) {
 
 // admit says whether a delivery is to be handed out: not a request that nobody waits for any more, nor what has used its attempts up.
 func (m *Mailbox) admit(d *driver.Delivery) bool {
-	return !unawaited(d, m.deps.Now()) && !m.exhausted(d)
+	return !m.unawaited(d, m.deps.Now()) && !m.exhausted(d)
 }
 
-// unawaited reports whether a delivery is a request that its requester gave up before anybody began with it.
-func unawaited(d *driver.Delivery, now time.Time) bool {
-	return d.Count <= 1 && overdue(&d.Message, now)
+// unawaited reports whether a delivery is a request that its requester gave up before anybody began with it, as far as this replica knows:
+// the broker counts deliveries that nobody received, too.
+func (m *Mailbox) unawaited(d *driver.Delivery, now time.Time) bool {
+	return overdue(&d.Message, now) && m.lent.of(d) == 0
 }
 
 // exhausted reports whether a delivery's attempts were all made before it. Of a message that this replica never lent out the broker's count
@@ -283,7 +284,7 @@ func (m *Mailbox) setAside(ctx context.Context, ds []driver.Delivery) {
 	now := m.deps.Now()
 	var over, dying []driver.Delivery
 	for _, d := range ds {
-		if unawaited(&d, now) {
+		if m.unawaited(&d, now) {
 			over = append(over, d)
 		} else {
 			dying = append(dying, d)
@@ -319,10 +320,7 @@ func (m *Mailbox) setAside(ctx context.Context, ds []driver.Delivery) {
 		m.deps.Dead(&buried[i].Message, string(flow.AttemptsExhausted), textLeaseEnded)
 		telling = telling && m.tell(ctx, &buried[i].Message, reply.Answer{Kind: reply.Failed, Reason: string(flow.AttemptsExhausted), Error: textLeaseEnded})
 	}
-	if len(again) > 0 {
-		m.polls.giveBackAfter(again, letterPause)
-		time.AfterFunc(letterPause+lookTimeout/2, m.polls.lookOnce) // or it would wait for somebody who receives
-	}
+	m.polls.giveBackAfter(again, letterPause)
 }
 
 // settle tells the broker about deliveries: an error each.

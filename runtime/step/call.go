@@ -40,6 +40,9 @@ func (c *call) Process(ctx context.Context, b *flow.Batch) {
 		case c.turns <- struct{}{}:
 			answers[i], errs[i] = c.client.Send(b.Context(ctx, b.Events[i].Input), c.target, &b.Events[i].Message)
 			<-c.turns
+			if errs[i] == nil {
+				errs[i] = fits(answers[i])
+			}
 		case <-ctx.Done():
 			errs[i] = ctx.Err()
 		}
@@ -64,9 +67,7 @@ func (c *call) Process(ctx context.Context, b *flow.Batch) {
 			b.Reach(e.Input)
 			return false
 		}
-		if err := replace(e, answer); err != nil {
-			b.Fail(e.Input, (&flow.Fault{Blame: flow.Destination, Err: err}).In("step "+c.name))
-		}
+		replace(e, answer)
 		return true
 	})
 }
@@ -132,19 +133,26 @@ func inLanes(lanes [][]span, send func(i int) bool) {
 	all.Wait()
 }
 
-// replace puts an answer in the event's place. It fails for a content type that no event can have, that of an event among them.
-func replace(e *flow.Event, answer *outbound.Response) error {
-	if len(answer.Body) == 0 {
+// fits refuses an answer of a content type that no event can have, that of an event among them.
+func fits(answer *outbound.Response) error {
+	of := answer.Header.Get("Content-Type")
+	if len(answer.Body) == 0 || of == "" {
 		return nil
 	}
-	of := answer.Header.Get("Content-Type")
-	if of == "" {
-		of = "application/octet-stream" // as RFC 9110 reads a body without a type
-	}
 	if err := message.CheckContentType(of); err != nil {
-		return fmt.Errorf("the answer's Content-Type: %w", err)
+		return &flow.Fault{Blame: flow.Destination, Err: fmt.Errorf("the answer's Content-Type: %w", err)}
 	}
-	e.Message.Data, e.Message.DataSchema, e.Message.DataContentType = answer.Body, "", of
-	forget(e)
 	return nil
+}
+
+// replace puts an answer in the event's place.
+func replace(e *flow.Event, answer *outbound.Response) {
+	if len(answer.Body) == 0 {
+		return
+	}
+	e.Message.Data, e.Message.DataSchema = answer.Body, ""
+	if e.Message.DataContentType = answer.Header.Get("Content-Type"); e.Message.DataContentType == "" {
+		e.Message.DataContentType = "application/octet-stream" // as RFC 9110 reads a body without a type
+	}
+	forget(e)
 }
