@@ -66,7 +66,7 @@ func headerFault(name string) string {
 	switch strings.ToLower(name) {
 	case "host":
 		return "Host is always the server that the address names: remove the header, and name that server in the address"
-	case "connection", "content-length", "keep-alive", "proxy-connection", "trailer", "transfer-encoding", "upgrade":
+	case "content-length", "trailer", "transfer-encoding", "upgrade":
 		return name + " is set by HTTP itself, and nothing else can be sent as it: remove it, or use another header"
 	}
 	return ""

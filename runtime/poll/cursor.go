@@ -8,9 +8,9 @@ import (
 	"math/big"
 	"regexp"
 	"slices"
-	"time"
 
 	"github.com/waybill-dev/waybill/runtime/expr"
+	"github.com/waybill-dev/waybill/runtime/message"
 )
 
 // compare orders two cursors: numbers by value, RFC 3339 times by time, all else as text. known says that it was not as text: only then is
@@ -21,8 +21,8 @@ func compare(a, b string) (order int, known bool) {
 			return x.Cmp(y), true
 		}
 	}
-	if x, err := time.Parse(time.RFC3339, a); err == nil {
-		if y, err := time.Parse(time.RFC3339, b); err == nil {
+	if x, ok := message.ParseTime(a); ok {
+		if y, ok := message.ParseTime(b); ok {
 			return x.Compare(y), true
 		}
 	}
@@ -51,10 +51,13 @@ func (at *position) advance(cursor string, tie uint64) {
 		}
 		at.Cursor = cursor
 	}
-	if order < 0 && known || slices.Contains(at.Ties, tie) {
+	i := slices.Index(at.Ties, tie)
+	switch {
+	case order < 0 && known, i >= 0 && len(at.Ties) < maxSeen/2: // far from being forgotten
 		return
-	}
-	if len(at.Ties) >= maxSeen {
+	case i >= 0:
+		at.Ties = slices.Delete(at.Ties, i, i+1)
+	case len(at.Ties) >= maxSeen:
 		at.Ties = slices.Delete(at.Ties, 0, 1)
 	}
 	at.Ties = append(at.Ties, tie)

@@ -64,9 +64,9 @@ func (p *Poller) items(ctx context.Context, view *expr.View, a *answer) ([][]byt
 				return nil, nil
 			}
 		}
-		// Behind their last page many servers answer with nothing. Where there is one page only a 204 says so, and nothing else: an empty 200 may
-		// be a fault, and would make Changed forget all.
-		if err != nil && ctx.Err() == nil && blank(a.page.Body) && (p.pagination() != nil || a.page.Status == http.StatusNoContent) {
+		// Behind their last page many servers answer with nothing. Of the first page only a 204 says so, and nothing else: an empty 200 may be a
+		// fault, and would make Changed forget all.
+		if err != nil && ctx.Err() == nil && blank(a.page.Body) && (p.st.At.Number > 0 || a.page.Status == http.StatusNoContent) {
 			return nil, nil
 		}
 		return raws, err
@@ -232,8 +232,8 @@ func (p *Poller) examineCursor(f *found, occurrences map[string]uint64) error {
 	}
 	f.tie = hash64([]byte(m.ID), m.Data)
 	if overlap := p.overlap(); overlap > 0 {
-		at, err := time.Parse(time.RFC3339, f.cursor)
-		if err != nil {
+		at, ok := message.ParseTime(f.cursor)
+		if !ok {
 			return errors.New("cursor: with overlap it must be a time of RFC 3339, such as 2026-01-31T12:00:00Z: give one, or remove overlap")
 		}
 		// What was seen before this round is asked apart: pages that begin with the newest make this round forget it.

@@ -4,6 +4,8 @@ import (
 	"math"
 	"strings"
 	"time"
+
+	"github.com/waybill-dev/waybill/runtime/message"
 )
 
 // overlap is how far behind its cursor an HTTP source is asked.
@@ -27,8 +29,8 @@ func (p *Poller) since() string {
 // reach is the first microsecond of which unknown items are new: further back they come too late, or were forgotten. Of the cursor's own time
 // they always are.
 func (st *state) reach(overlap time.Duration) (micros int64, ok bool) {
-	newest, err := time.Parse(time.RFC3339, st.Cursor)
-	if err != nil {
+	newest, ok := message.ParseTime(st.Cursor)
+	if !ok {
 		return math.MinInt64, false
 	}
 	at := newest.UnixMicro()
@@ -47,7 +49,7 @@ func spell(micros int64, like string) string {
 		layout += "." + strings.Repeat("0", min(digits, 9))
 	}
 	zone := time.UTC
-	if t, err := time.Parse(time.RFC3339, like); err == nil {
+	if t, ok := message.ParseTime(like); ok {
 		if _, offset := t.Zone(); offset != 0 {
 			zone = time.FixedZone("", offset)
 		}
@@ -57,13 +59,13 @@ func spell(micros int64, like string) string {
 
 // recall remembers the items of a page that lie within the overlap.
 func (at *position) recall(fs []found, overlap time.Duration) {
-	newest, err := time.Parse(time.RFC3339, at.Cursor)
-	if err != nil {
+	newest, ok := message.ParseTime(at.Cursor)
+	if !ok {
 		return // nothing has come yet
 	}
 	seen := make([]recentRow, 0, len(fs))
 	for i := range fs {
-		if t, err := time.Parse(time.RFC3339, fs[i].cursor); err == nil {
+		if t, ok := message.ParseTime(fs[i].cursor); ok {
 			seen = append(seen, recentRow{fs[i].tie, t.UnixMicro()})
 		}
 	}

@@ -325,3 +325,31 @@ func TestLinksThatAreNotFollowed(t *testing.T) {
 	r.once("")
 	r.want(data, `"a"`)
 }
+
+// An empty 200 in the place of the first page may be a fault: it is no round in which all items have gone.
+func TestAnEmptyFirstPageForgetsNothing(t *testing.T) {
+	r := newRig(t, plan.Poller{Detect: changed, Items: cel("body.items"), ID: cel("item.id"),
+		HTTP: &plan.PollHTTP{Pagination: &plan.Pagination{Type: "Page", Param: "page"}}})
+	bad := false
+	r.handler = func(w http.ResponseWriter, q *http.Request) {
+		switch page := q.URL.Query().Get("page"); {
+		case bad && page == "0":
+			respond("")(w, q)
+		case page == "0", page == "1":
+			respond(`{"items":[{"id":"`+page+`"}]}`)(w, q)
+		default:
+			respond(`{"items":[]}`)(w, q)
+		}
+	}
+	r.once("")
+	if got := r.out.take(id); len(got) != 2 {
+		t.Fatalf("got %v", got)
+	}
+	bad = true
+	if err := r.poll(t.Context()); err == nil {
+		t.Error("an empty 200 counts as a round")
+	}
+	bad = false
+	r.once("")
+	r.want(id) // nothing is new
+}
