@@ -96,14 +96,18 @@ func (f *Flow) close(now time.Time) {
 	}
 	f.log.Info("The destination answers again", "away", now.Sub(f.breaker.since).Round(time.Millisecond))
 	f.breaker = breaker{}
-	// What waits only because of the outage need not wait longer; but once: what fails again may be what opened the breaker.
+	// What waits only because of the outage need not wait longer; but each time a bit more: what fails again may be what opened the breaker.
 	for i := 0; i < len(f.waiting); {
 		it := f.waiting[i].first()
-		if it.dead != "" || it.demanded || it.brokers || it.blocked || it.hurried {
+		soon := now.Add(f.jitter(f.p.Retry.wait(it.hurried)))
+		if it.dead != "" || it.demanded || it.brokers || it.blocked || it.hurried > 0 && !soon.Before(it.due) {
 			i++
 			continue
 		}
-		it.due, it.hurried = time.Time{}, true
+		if it.due = soon; it.hurried == 0 {
+			it.due = time.Time{}
+		}
+		it.hurried++
 		f.mended = append(f.mended, f.waiting[i])
 		i++
 	}

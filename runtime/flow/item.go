@@ -34,7 +34,7 @@ type item struct {
 	demanded         bool // due was asked for by the destination
 	brokers          bool // due waits for a broker, not for the destination
 	blocked          bool
-	hurried          bool // its backoff was once cut short, when a breaker closed
+	hurried          int  // how often its backoff was cut short, as a breaker closed
 	alone            bool // its batch panicked: it is handled by itself from now on
 	dead             Reason
 	died             time.Time // when the dead letter was first tried
@@ -261,9 +261,8 @@ func (it *item) reset() {
 		it.gone.Store(false)
 	}
 	it.revoked, it.settled, it.demanded, it.brokers, it.blocked, it.alone, it.refused, it.suspect, it.named, it.full = false, false, false, false, false, false, false, false, false, false
-	it.hurried = false
 	it.serial++
-	it.handlings, it.attempts, it.tries, it.run, it.inRun, it.cuts, it.faults, it.stage = 0, 0, 0, 0, 0, 0, 0, 0
+	it.handlings, it.attempts, it.tries, it.hurried, it.run, it.inRun, it.cuts, it.faults, it.stage = 0, 0, 0, 0, 0, 0, 0, 0, 0
 	it.dead, it.firstErr, it.errNow, it.at = "", "", "", ""
 }
 
