@@ -200,6 +200,7 @@ func (f *Flow) grab(w *worker, l *lane, n int, now time.Time) {
 			f.detach(l, it)
 			f.stats.Forgotten++ // its lease has ended: it comes again, here or elsewhere
 			f.free(it)
+			f.space.Signal() // nobody else may come by to say that there is room
 			continue
 		}
 		f.detach(l, it)
