@@ -69,6 +69,31 @@ func TestALeaseThatEndedSettlesNothing(t *testing.T) {
 	})
 }
 
+// Behind an open breaker the leases of a full window can all end before any of it is tried again.
+func TestAWindowWhoseLeasesEndedBehindTheBreakerIsReceivedAnew(t *testing.T) {
+	for _, ordering := range []driver.Ordering{driver.None, driver.Key} {
+		bubble(t, func(t *testing.T, r *rig) {
+			r.cfg.Policy.Ordering, r.cfg.Policy.Window.Messages = ordering, 12
+			r.cfg.Policy.AckWait, r.script.lease = time.Hour, 20*time.Second // the flow believes in an hour
+			r.cfg.Policy.Retry.Initial, r.cfg.Policy.Retry.Max = time.Minute, time.Minute
+			up := time.Now().Add(10 * time.Minute)
+			r.sink.handle = func(context.Context, string, int) error {
+				if time.Now().Before(up) {
+					return errDown
+				}
+				return nil
+			}
+			r.script.add(numbered("-", 30)...)
+			r.start()
+			after(20 * time.Minute)
+			r.sink.overlaps = nil // keys mean nothing with None
+			if left := r.script.undone(); left != nil {
+				t.Errorf("%s: left %v: %+v", ordering, left, r.flow.Stats())
+			}
+		})
+	}
+}
+
 func TestLostClaimsAreForgotten(t *testing.T) {
 	bubble(t, func(t *testing.T, r *rig) {
 		var cancelled, second atomic.Int32
