@@ -46,8 +46,7 @@ func (c *compiler) clientAuth(s *subject, field string, a *v1alpha1.ClientAuth) 
 	case a.Basic != nil:
 		name := a.Basic.SecretRef.Name
 		keys := []string{v1alpha1.SecretKeyUsername, v1alpha1.SecretKeyPassword}
-		c.keysOf(s, field+".basic.secretRef", name, false, keys...)
-		c.usable(s, field+".basic.secretRef", name, keys, unfitForHeader...)
+		c.secretKeys(s, field+".basic.secretRef", name, keys, unfitForHeader...)
 		return &plan.Auth{Basic: &plan.BasicAuth{
 			Username: plan.SecretRef{Name: name, Key: v1alpha1.SecretKeyUsername},
 			Password: plan.SecretRef{Name: name, Key: v1alpha1.SecretKeyPassword},

@@ -235,7 +235,7 @@ func (c *compiler) brokerSecrets(b *broker) {
 		c.secretKey(b.subject, field+".caSecretRef", *ca, v1alpha1.SecretKeyCA, secret.Empty)
 	}
 	if cert := b.tls.ClientSecretRef; cert != nil {
-		c.secretKeys(b.subject, field+".clientSecretRef", cert.Name, v1alpha1.SecretKeyTLSCert, v1alpha1.SecretKeyTLSPrivateKey)
+		c.secretKeys(b.subject, field+".clientSecretRef", cert.Name, []string{v1alpha1.SecretKeyTLSCert, v1alpha1.SecretKeyTLSPrivateKey}, secret.Empty)
 	}
 }
 

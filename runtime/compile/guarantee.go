@@ -258,12 +258,13 @@ func pollerEffective(p *plan.Poller, to *channel) plan.Effective {
 	case v1alpha1.DetectChanged:
 		e.Limits = append(e.Limits, "at most 4096 items are remembered; a source with more needs detect: Cursor or ETag")
 	case v1alpha1.DetectCursor:
+		const behind = "%s that appears later with a cursor more than %s below the last one is not seen, nor one below the newest 4096 %s, which is all that is remembered"
 		late := "an item that appears later with a cursor below the last one is not seen"
 		switch {
 		case p.SQL != nil && p.SQL.Overlap > 0:
-			late = fmt.Sprintf("a row that appears later with a cursor more than %s below the last one is not seen, nor one below the newest 4096 rows, which is all that is remembered", p.SQL.Overlap)
+			late = fmt.Sprintf(behind, "a row", p.SQL.Overlap, "rows")
 		case p.HTTP != nil && p.HTTP.Overlap > 0:
-			late = fmt.Sprintf("an item that appears later with a cursor more than %s below the last one is not seen, nor one below the newest 4096 items, which is all that is remembered", p.HTTP.Overlap)
+			late = fmt.Sprintf(behind, "an item", p.HTTP.Overlap, "items")
 		}
 		e.Limits = append(e.Limits, late)
 	}

@@ -193,10 +193,10 @@ func otherKey(missing string, keys []string, nameable bool) string {
 	return has + ": name one of them in key, or " + add
 }
 
-// secretKeys checks that a Secret has some keys, which are always called so, and that they are not empty.
-func (c *compiler) secretKeys(s *subject, field, name string, want ...string) {
+// secretKeys checks that a Secret has some keys, which are always called so, and that their values are without some flaws.
+func (c *compiler) secretKeys(s *subject, field, name string, want []string, without ...secret.Flaw) {
 	c.keysOf(s, field, name, false, want...)
-	c.usable(s, field, name, want, secret.Empty)
+	c.usable(s, field, name, want, without...)
 }
 
 // usable refuses values of a Secret's keys that have one of some flaws.

@@ -79,7 +79,7 @@ func (r *router) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 	defer r.count(-1)
 	h, base := r.find(req.URL.Path)
 	raw := rawBelow(req.URL.RawPath, len(base))
-	if h == nil || strings.Contains(strings.ToLower(strings.TrimSuffix(req.URL.RawPath, raw)), "%2f") { // an encoded slash is none
+	if h == nil || gateway.EncodedSlash(strings.TrimSuffix(req.URL.RawPath, raw)) {
 		gateway.NotFound(w)
 		return
 	}

@@ -99,14 +99,15 @@ func (f *Flow) close(now time.Time) {
 	// What waits only because of the outage need not wait longer; but each time a bit more: what fails again may be what opened the breaker.
 	for i := 0; i < len(f.waiting); {
 		it := f.waiting[i].first()
-		soon := now.Add(f.jitter(f.p.Retry.wait(it.hurried)))
-		if it.dead != "" || it.demanded || it.brokers || it.blocked || it.hurried > 0 && !soon.Before(it.due) {
+		soon := time.Time{}
+		if it.hurried > 0 {
+			soon = now.Add(f.jitter(f.p.Retry.wait(it.hurried)))
+		}
+		if it.dead != "" || it.demanded || it.brokers || it.blocked || !soon.Before(it.due) {
 			i++
 			continue
 		}
-		if it.due = soon; it.hurried == 0 {
-			it.due = time.Time{}
-		}
+		it.due = soon
 		it.hurried++
 		f.mended = append(f.mended, f.waiting[i])
 		i++

@@ -143,7 +143,7 @@ func (in *intake) take(h http.Header, body []byte, d cehttp.Defaults, l limits) 
 		return in.takeOne(l)
 	}
 	var found []fault // the first
-	count, malformed, refused := 0, 0, 0
+	count, malformed, violated := 0, 0, 0
 	add := func(f fault) {
 		if count++; count <= maxFaults {
 			found = append(found, f)
@@ -163,7 +163,7 @@ func (in *intake) take(h http.Header, body []byte, d cehttp.Defaults, l limits) 
 		for _, one := range l.violations(m) {
 			one.Index = &i
 			add(one)
-			refused++
+			violated++
 		}
 	}
 	if count == 0 {
@@ -171,7 +171,7 @@ func (in *intake) take(h http.Header, body []byte, d cehttp.Defaults, l limits) 
 	}
 	p := problem{Status: http.StatusUnprocessableEntity, Reason: "BadMember", Errors: found,
 		Detail: "members of the batch cannot be taken; nothing of it was stored"}
-	if refused == count {
+	if violated == count {
 		p.Reason, p.Detail = "SchemaViolation", schemaDetail
 	}
 	if count > maxFaults {

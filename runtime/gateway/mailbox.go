@@ -3,7 +3,6 @@ package gateway
 import (
 	"context"
 	"net/http"
-	"net/url"
 	"strings"
 
 	"github.com/waybill-dev/waybill/runtime/broker"
@@ -41,7 +40,7 @@ func (m *Mailbox) broker() *broker.Broker { return m.deps.Broker(m.plan.Object.B
 
 func (m *Mailbox) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	switch path := r.URL.Path; {
-	case encodedSlash(r.URL):
+	case EncodedSlash(r.URL.RawPath):
 		m.notFound(w, mailboxPaths)
 	case path == "/messages":
 		if m.allow(w, r, http.MethodPost) && m.authenticated(w, r, m.plan.Publish) && !m.refuseWhileDraining(w) {
@@ -70,8 +69,8 @@ func (m *Mailbox) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// encodedSlash reports whether a slash of the path is percent-encoded: it separates nothing (RFC 3986, section 2.2).
-func encodedSlash(u *url.URL) bool { return strings.Contains(strings.ToLower(u.RawPath), "%2f") }
+// EncodedSlash reports whether a slash of a URL's RawPath is percent-encoded: it separates nothing (RFC 3986, section 2.2).
+func EncodedSlash(raw string) bool { return strings.Contains(strings.ToLower(raw), "%2f") }
 
 // mayReceive checks method, token and mode; when it is false it has answered.
 func (m *Mailbox) mayReceive(w http.ResponseWriter, r *http.Request) bool {

@@ -23,7 +23,7 @@ type preference struct {
 // it. ok is false for a wait that is no number.
 func readPrefer(h http.Header) (p preference, ok bool) {
 	ok = true
-	waits := 0
+	given := false
 	for _, line := range h["Prefer"] {
 		for line != "" {
 			var part string
@@ -34,9 +34,10 @@ func readPrefer(h http.Header) (p preference, ok bool) {
 			case "respond-async":
 				p.async = true
 			case "wait":
-				if waits++; waits > 1 {
+				if given {
 					continue
 				}
+				given = true
 				n, err := strconv.ParseUint(strings.Trim(strings.TrimSpace(value), `"`), 10, 64)
 				if errors.Is(err, strconv.ErrRange) {
 					err = nil // n is more than any bound

@@ -32,7 +32,7 @@ func NewTopic(p plan.Topic, deps Deps) (*Topic, error) {
 }
 
 func (t *Topic) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	if r.URL.Path != "/" && r.URL.Path != "" || encodedSlash(r.URL) {
+	if r.URL.Path != "/" && r.URL.Path != "" || EncodedSlash(r.URL.RawPath) {
 		t.notFound(w, "POST and GET at its address itself")
 		return
 	}
